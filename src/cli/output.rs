@@ -1,0 +1,58 @@
+//! What goes to stderr, and whether text is coloured.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How much is said beside the results, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// Nothing but results and errors.
+    pub quiet: bool,
+    /// More than usual.
+    pub verbose: bool,
+    /// When to colour.
+    pub color: Color,
+}
+
+impl Output {
+    /// A note for the reader, on stderr.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            // stderr may be closed; there is nowhere else to say so.
+            let _ = writeln!(io::stderr().lock(), "note: {text}");
+        }
+    }
+
+    /// A note that only `-v` shows.
+    pub fn detail(&self, text: &str) {
+        if self.verbose {
+            self.note(text);
+        }
+    }
+
+    /// Whether stdout is to be coloured.
+    #[must_use]
+    pub fn colors_stdout(&self) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+                wanted && io::stdout().is_terminal()
+            }
+        }
+    }
+}

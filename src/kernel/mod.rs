@@ -1,0 +1,17 @@
+//! Every kernel ABI that the standard library, socket2 and rustix do not cover, and
+//! all unsafe code of the crate.
+#![allow(unsafe_code)]
+
+pub mod errno;
+pub mod fd_table;
+pub mod fork;
+pub mod ifaddrs;
+pub mod kcmp;
+pub(crate) mod netlink;
+pub mod netns;
+pub mod signals;
+pub mod sock_diag;
+pub mod tcp_info;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod tun;

@@ -1,0 +1,273 @@
+//! A netlink socket that asks the kernel one thing at a time.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt,
+};
+
+use super::frame::{self, Message, Messages};
+
+/// What one receive may last.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A dump's datagram is never longer than this (`netlink_recvmsg` in
+/// net/netlink/af_netlink.c caps it), whatever the buffer.
+const BUFFER: usize = 32 * 1024;
+/// How often a dump that the kernel could not get memory for is set going again.
+const RESUMES: u32 = 64;
+
+/// How a dump ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DumpEnd {
+    /// Rows delivered.
+    pub rows: u64,
+    /// The kernel flagged (NLM_F_DUMP_INTR) that the table changed so that rows may be
+    /// missing or there twice.
+    pub interrupted: bool,
+}
+
+/// What an answer is made of, and thereby where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Messages up to NLMSG_DONE.
+    Dump,
+    /// One message.
+    One,
+}
+
+/// A netlink socket connected to the kernel, with the buffer of its answers.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    buffer: Box<[u8]>,
+    sequence: u32,
+    /// An answer that was not read to its end, for a callback panicked or time was up.
+    unfinished: Option<u32>,
+}
+
+impl Socket {
+    /// Opens a socket of one netlink protocol in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT where the kernel lacks the protocol, EMFILE, EPERM or EACCES.
+    pub(crate) fn open(protocol: Protocol) -> io::Result<Self> {
+        let fd = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(protocol),
+        )?;
+        // Connected to port 0, it hears the kernel alone.
+        rustix::net::connect(&fd, &SocketAddrNetlink::new(0, 0))?;
+        sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(PATIENCE))?;
+        let mut socket = Self {
+            fd,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            sequence: 0,
+            unfinished: None,
+        };
+        // The kernel makes the first datagram of a dump no longer than the longest
+        // receive so far, and at first 3.7 kB. A row that does not fit in an empty
+        // datagram (a deep listener with UNIX_DIAG_ICONS) ends the dump without a word.
+        let sequence = socket.next_sequence();
+        socket.send(frame::NOOP, frame::REQUEST | frame::ACK, sequence, &[])?;
+        socket.receive(sequence, Answer::One, |_| {})?;
+        Ok(socket)
+    }
+
+    /// Asks for a dump and hands out the payload of each message.
+    ///
+    /// # Errors
+    /// The kernel's own, with its errno; TimedOut after 5 s without an answer.
+    pub(crate) fn dump(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<DumpEnd> {
+        self.exchange(kind, frame::DUMP, payload, Answer::Dump, each)
+    }
+
+    /// Asks for one thing and hands out its payload.
+    ///
+    /// # Errors
+    /// The kernel's own, with its errno; TimedOut after 5 s without an answer.
+    pub(crate) fn one(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<DumpEnd> {
+        self.exchange(kind, 0, payload, Answer::One, each)
+    }
+
+    fn exchange(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        payload: &[u8],
+        answer: Answer,
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<DumpEnd> {
+        self.settle()?;
+        let sequence = self.next_sequence();
+        self.send(kind, frame::REQUEST | flags, sequence, payload)?;
+        self.receive(sequence, answer, each)
+    }
+
+    /// Reads what an earlier answer left unread: a dump that still runs would give
+    /// EBUSY for the next. Never waits: each receive makes the kernel queue the next
+    /// datagram of a running dump, so that an empty queue is its end.
+    fn settle(&mut self) -> io::Result<()> {
+        let Some(sequence) = self.unfinished else { return Ok(()) };
+        loop {
+            match rustix::net::recv(&self.fd, &mut *self.buffer, RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::NOBUFS) => self.resume(sequence)?,
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.unfinished = None;
+        Ok(())
+    }
+
+    fn receive(
+        &mut self,
+        sequence: u32,
+        answer: Answer,
+        mut each: impl FnMut(&[u8]),
+    ) -> io::Result<DumpEnd> {
+        self.unfinished = Some(sequence);
+        let mut end = DumpEnd::default();
+        let mut resumes = 0;
+        loop {
+            let len =
+                match rustix::net::recv(&self.fd, &mut *self.buffer, RecvFlags::TRUNC) {
+                    Ok((_, len)) => len,
+                    Err(Errno::INTR) => continue,
+                    Err(Errno::NOBUFS) if answer == Answer::Dump && resumes < RESUMES => {
+                        resumes += 1;
+                        self.resume(sequence)?;
+                        continue;
+                    }
+                    Err(Errno::AGAIN) => return Err(no_answer()),
+                    Err(errno) => return Err(errno.into()),
+                };
+            let datagram = self.buffer.get(..len).ok_or_else(frame::malformed)?;
+            for message in Messages::of(datagram) {
+                let message = message?;
+                if message.sequence != sequence {
+                    continue;
+                }
+                if let Some(done) = take(&message, answer, &mut end, &mut each) {
+                    self.unfinished = None;
+                    return done.map(|()| end);
+                }
+            }
+        }
+    }
+
+    /// Sets a dump going again that stopped because the kernel had no memory for its
+    /// next datagram (ENOBUFS). It lost no rows: it goes on when a datagram is read,
+    /// and the answer to this one is such.
+    fn resume(&self, sequence: u32) -> io::Result<()> {
+        std::thread::sleep(Duration::from_millis(1));
+        self.send(frame::NOOP, frame::REQUEST | frame::ACK, sequence, &[])
+    }
+
+    fn send(
+        &self,
+        kind: u16,
+        flags: u16,
+        sequence: u32,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        let message = frame::message(kind, flags, sequence, payload);
+        loop {
+            match rustix::net::send(&self.fd, &message, SendFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+}
+
+/// Takes in one message of an answer; Some when it is the last.
+fn take(
+    message: &Message<'_>,
+    answer: Answer,
+    end: &mut DumpEnd,
+    each: &mut impl FnMut(&[u8]),
+) -> Option<io::Result<()>> {
+    end.interrupted |= message.flags & frame::DUMP_INTERRUPTED != 0;
+    match (message.kind, message.errno()) {
+        (frame::DONE, 0) => Some(Ok(())),
+        // An acknowledgement ends an answer of one, and within a dump it is the echo of
+        // `resume`.
+        (frame::ERROR, 0) => (answer == Answer::One).then_some(Ok(())),
+        (frame::DONE | frame::ERROR, errno) => {
+            Some(Err(io::Error::from_raw_os_error(errno)))
+        }
+        (frame::NOOP, _) => None,
+        _ => {
+            end.rows += 1;
+            each(message.payload);
+            (answer == Answer::One).then_some(Ok(()))
+        }
+    }
+}
+
+fn no_answer() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("the kernel did not answer over netlink for {} s", PATIENCE.as_secs()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, flags: u16, payload: &[u8]) -> Message<'_> {
+        Message { kind, flags, sequence: 1, payload }
+    }
+
+    fn last(message: &Message<'_>, answer: Answer) -> (Option<Option<i32>>, DumpEnd) {
+        let mut end = DumpEnd::default();
+        let done = take(message, answer, &mut end, &mut |_| {});
+        (done.map(|done| done.err().and_then(|e| e.raw_os_error())), end)
+    }
+
+    #[test]
+    fn a_dump_that_fails_at_its_end_is_an_error() {
+        // As inet_diag answers where a protocol's module is missing: no NLMSG_ERROR,
+        // but an errno in NLMSG_DONE.
+        let code = (-libc::ENOENT).to_ne_bytes();
+        let (done, _) = last(&message(frame::DONE, 2, &code), Answer::Dump);
+        assert_eq!(done, Some(Some(libc::ENOENT)));
+    }
+
+    #[test]
+    fn the_echo_of_a_resumed_dump_is_neither_a_row_nor_its_end() {
+        let (done, end) = last(&message(frame::ERROR, 0, &[0; 20]), Answer::Dump);
+        assert_eq!((done, end.rows), (None, 0));
+    }
+
+    #[test]
+    fn an_interrupted_dump_says_so() {
+        let (_, end) =
+            last(&message(20, frame::DUMP_INTERRUPTED, &[0; 72]), Answer::Dump);
+        assert_eq!(end, DumpEnd { rows: 1, interrupted: true });
+    }
+}

@@ -1,0 +1,35 @@
+//! sockscope sees a host's sockets and finds a server's connection limit.
+//!
+//! The map, from the command line down to the kernel; each module may use those
+//! below it and none above it:
+//!
+//! - [`cli`]: one file a command. What was typed becomes a validated plan; what was
+//!   learned becomes a summary and an exit code. Only here is clap known, and only
+//!   here is anything printed.
+//! - [`probe`]: opens connections until something stops them: the target, the plan,
+//!   the allocator of four-tuples, the dialers, the ramp, and the evidence.
+//! - [`backlog`]: the accept queue of a listener, observed.
+//! - [`server`]: the reference servers that a probe can be tried on.
+//! - [`verdict`]: `judge(&Tally, &Evidence) -> Verdict`, pure: which limit stopped it.
+//! - [`sockets`]: the sockets of this host: listeners, owners, the connections of one
+//!   server.
+//! - [`host`]: what this host is and allows: sysctls, limits of a process, counters,
+//!   memory, ceilings.
+//! - [`record`]: the run record: its schema, and writing it as it happens.
+//! - [`render`]: numbers and tables as text.
+//! - [`kernel`]: every kernel ABI and all unsafe code: sock_diag over netlink,
+//!   TCP_INFO, fd tables, namespaces.
+
+pub mod backlog;
+pub mod cli;
+pub mod host;
+pub mod kernel;
+pub mod probe;
+pub mod record;
+pub mod render;
+pub mod server;
+pub mod sockets;
+pub mod verdict;
+
+#[cfg(test)]
+mod testing;

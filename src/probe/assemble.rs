@@ -1,0 +1,456 @@
+//! From what was found to what is recorded: the pairs, the verdict, the run.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::dialer::{ClientEnd, Report};
+use super::latency::LatencySeen;
+use super::plan::{Close, EvidenceMode, Plan};
+use super::run::Findings;
+use super::server_view::{ServerEnd, ServerView};
+use super::service::{Expect, Service, Unserved};
+use super::shared::Shared;
+use super::target::Endpoint;
+use super::tuples::Tuple;
+use crate::host::ProcRoot;
+use crate::host::environment::environment;
+use crate::host::memory::own_resident;
+use crate::kernel::errno;
+use crate::record::{
+    self, Confirmation, Counts, Ended, Fds, Level, MemoryUse, PairRow, Phantoms, Run,
+    RunResult, Target, TargetKind, Warning,
+};
+use crate::render::{count, micros};
+use crate::verdict::{Client, Latency, Stop, Tally, judge};
+
+/// A dial that began this much after it was due makes the client a limit of its own.
+const LATE_US: u64 = 100_000;
+
+/// All that a run is made from.
+pub(super) struct Parts<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) shared: &'a Shared,
+    pub(super) findings: &'a Findings,
+    pub(super) errors: &'a BTreeMap<i32, u64>,
+    pub(super) words: &'a [Vec<u8>],
+    pub(super) proc_root: &'a ProcRoot,
+    pub(super) embedded: bool,
+    /// Established a second while that still grew.
+    pub(super) rate_per_s: f64,
+    /// What was seen of the latency at which dialing was to stop.
+    pub(super) latency: Option<LatencySeen>,
+}
+
+/// Our connections at both ends: an even share of each dialer's, up to `limit`.
+pub(super) fn pairs(
+    plan: &Plan,
+    shared: &Shared,
+    view: Option<&mut ServerView>,
+    reports: &[Report],
+    limit: usize,
+) -> Vec<PairRow> {
+    let share = limit.div_ceil(reports.len().max(1));
+    let ends = reports.iter().flat_map(|r| r.ends.iter().take(share)).take(limit);
+    let ends: Vec<ClientEnd> = ends.copied().collect();
+    let counted = view.is_some();
+    let (by_tuple, by_inode) = view.map_or_else(Default::default, |view| {
+        let tuples: HashSet<Tuple> = ends.iter().filter_map(|end| end.tuple).collect();
+        let inodes: HashSet<u64> = ends.iter().map(|end| end.inode).collect();
+        // Without the server's ends the rows still have the client's.
+        let by_tuple = view.ends(shared, &tuples).unwrap_or_default();
+        let by_inode = if tuples.is_empty() {
+            view.unix_ends(shared, &inodes).unwrap_or_default()
+        } else {
+            HashMap::new()
+        };
+        (by_tuple, by_inode)
+    });
+    let row = |end: &ClientEnd| {
+        let server = match end.tuple {
+            Some(tuple) => by_tuple.get(&tuple),
+            None => by_inode.get(&end.inode),
+        };
+        let (local, remote) = addresses(plan, shared, end);
+        let level = match (counted, server) {
+            _ if end.served => Level::Served,
+            (false, _) if shared.confirm => Level::Confirmed,
+            (false, _) => Level::Established,
+            (true, Some(_)) => Level::Accepted,
+            (true, None) => Level::Queued,
+        };
+        PairRow {
+            fd: end.fd,
+            tid: Some(end.tid),
+            inode: Some(end.inode),
+            local,
+            remote,
+            level,
+            server: server.map(server_end),
+        }
+    };
+    ends.iter().map(row).collect()
+}
+
+fn server_end(end: &ServerEnd) -> record::ServerEnd {
+    record::ServerEnd {
+        pid: end.owner.map(|(pid, _, _)| pid),
+        tid: end.owner.map(|(_, tid, _)| tid),
+        fd: end.owner.and_then(|(_, _, fd)| i32::try_from(fd).ok()),
+        inode: Some(end.inode),
+    }
+}
+
+fn addresses(
+    plan: &Plan,
+    shared: &Shared,
+    end: &ClientEnd,
+) -> (record::Endpoint, record::Endpoint) {
+    match (&plan.endpoint, end.tuple, &shared.tuples) {
+        (Endpoint::Tcp(target), Some(tuple), Some(tuples)) => {
+            let local = tuples.sources().at(tuple.source, tuple.port);
+            (record::Endpoint::Inet(local), record::Endpoint::Inet(*target))
+        }
+        (endpoint, ..) => {
+            let name = endpoint.to_string();
+            let name = name.strip_prefix("unix:").unwrap_or(&name).to_owned();
+            (record::Endpoint::Unix(String::new()), record::Endpoint::Unix(name))
+        }
+    }
+}
+
+/// What a reader of the numbers must know about how they came about.
+pub(super) fn caveats(
+    plan: &Plan,
+    shared: &Shared,
+    findings: &Findings,
+    latency: Option<LatencySeen>,
+    warnings: &mut Vec<Warning>,
+) {
+    let mut warn = |code: &str, message: String| {
+        warnings.push(Warning { code: code.into(), message });
+    };
+    let t = &findings.after;
+    if t.kernel_ports {
+        warn(
+            "kernel_ports",
+            "source ports cannot be chosen here: the kernel searched for them, which is \
+             slower and ends at ip_local_port_range"
+                .into(),
+        );
+    }
+    if let Some(tuples) = &shared.tuples
+        && let (_, true) = tuples.progress()
+    {
+        warn(
+            "ports_beyond_range",
+            "ports outside of ip_local_port_range were held: a daemon that wanted one of \
+             them could not have started"
+                .into(),
+        );
+    }
+    let sure = confirmation(findings);
+    if shared.confirm && sure.round_trip_loss > 0.0 {
+        warn(
+            "loss",
+            format!(
+                "packets are lost on the way ({:.1} % of keepalives or their ACKs): each \
+                 connection is counted wrongly with a probability of up to {:.2} %",
+                sure.round_trip_loss * 100.0,
+                sure.error_probability * 100.0
+            ),
+        );
+    }
+    let pings = plan.service.as_ref().and_then(|s| s.ping);
+    if let Some(ping) = pings
+        && t.pings == 0
+    {
+        let ping = humantime::format_duration(ping);
+        warn(
+            "no_ping",
+            format!("nothing was asked again: --hold ended before --ping {ping}"),
+        );
+    }
+    if let Some(limit) = plan.stop_at_latency
+        && latency.is_none_or(|seen| seen.intervals == 0)
+    {
+        warn(
+            "latency_unjudged",
+            format!("there were too few samples to judge {limit} by"),
+        );
+    }
+    if let Some(rate) = plan.rate
+        && t.late_max_us > LATE_US
+    {
+        warn(
+            "client_behind",
+            format!(
+                "this client fell behind its schedule of {rate}/s: {} dials began late, \
+                 by up to {}; their latency counts from when they were due",
+                count(t.late),
+                micros(t.late_max_us)
+            ),
+        );
+    }
+}
+
+fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
+    let (plan, f) = (parts.plan, parts.findings);
+    let tuples = parts.shared.tuples.as_ref();
+    let ports = tuples.map(|t| t.sources().ports());
+    let sum = |of: fn(&Report) -> u64| f.reports.iter().map(of).sum();
+    let t = &f.after;
+    Tally {
+        target: plan.endpoint.to_string(),
+        is_unix: matches!(plan.endpoint, Endpoint::Unix(_)),
+        stop: f.stop,
+        level,
+        max: plan.max,
+        dialed: t.dialed,
+        established: t.established,
+        errors: parts.errors.clone(),
+        unanswered: t.timed_out + t.abandoned,
+        looked_at: sum(|r| r.unanswered.looked_at),
+        retransmitted: sum(|r| r.unanswered.retransmitted),
+        silent: sum(|r| r.unanswered.silent),
+        open: f.settled.open,
+        server: f.server,
+        server_after: f.server_after,
+        held,
+        asks: parts.shared.service.as_ref().map(asks),
+        served: f.settled.served,
+        unserved: named(&f.unserved),
+        forgotten: t.forgotten,
+        closings: f.closings,
+        trial: f.trial,
+        hold_s: plan.hold.as_secs_f64(),
+        latency: parts.latency.zip(plan.stop_at_latency).map(|(seen, limit)| Latency {
+            limit: limit.to_string(),
+            of: if plan.service.is_some() { "replies" } else { "connects" },
+            met: seen.met,
+            last_us: seen.last_us,
+            samples: seen.samples,
+        }),
+        lost_in_hold: f.after.closed().saturating_sub(f.settled.closed()),
+        half_open: f.settled.half_open,
+        phantoms: t.phantoms,
+        defers: parts.shared.defers(),
+        closed_silent: t.closed_silent,
+        closed_after_words: t.closed_after_words,
+        closed_answered: t.closed_answered,
+        closed_reset: t.closed_reset,
+        closed_old: t.closed_old,
+        elders: f.settled.elders,
+        elders_open: f.settled.elders_open,
+        words: parts
+            .words
+            .iter()
+            .map(|said| crate::render::escaped(&String::from_utf8_lossy(said)))
+            .collect(),
+        duration_s: f.ramp_s,
+        growth_per_s: f.growth_per_s,
+        client: Client {
+            fds_open: f.client_fds,
+            fds_spare: f.spare_fds,
+            fd_limit: f.fd_limit.0,
+            fd_limit_hard: f.fd_limit.1,
+            tables: t.tables,
+            tables_allowed: plan.fd_tables.map(|n| n as u64),
+            sources: tuples.map_or(0, |t| t.sources().len() as u64),
+            sources_given: !plan.sources.is_empty(),
+            // The kernel searches its own range alone.
+            ports_per_source: ports.map_or(0, |p| {
+                let others = if t.kernel_ports { 0 } else { p.others.len() };
+                (p.in_range.len() + others) as u64
+            }),
+            skipped: t.skipped,
+            loopback: plan.endpoint.is_loopback(),
+            memory_floor_bytes: plan.memory_floor_bytes,
+            rate_per_s: plan.rate,
+            late_max_us: t.late_max_us,
+        },
+    }
+}
+
+fn named(by_why: &BTreeMap<Unserved, u64>) -> BTreeMap<String, u64> {
+    let some = by_why.iter().filter(|(_, n)| **n > 0);
+    some.map(|(why, n)| (why.name(), *n)).collect()
+}
+
+/// What is asked, in words.
+fn asks(service: &Service) -> String {
+    match (&service.expect, service.speaks_first()) {
+        (_, true) => "a greeting".into(),
+        (Expect::Http, _) => "an HTTP request".into(),
+        (_, false) => "what --send says".into(),
+    }
+}
+
+/// What was held at the strongest level that was checked, and that level.
+fn held(parts: &Parts<'_>) -> (u64, Level) {
+    let f = parts.findings;
+    let (held, level) = held_throughout(f, parts.shared);
+    let met = parts.latency.filter(|_| f.stop == Stop::Latency);
+    (met.map_or(held, |seen| held.min(seen.met)), level)
+}
+
+fn held_throughout(f: &Findings, shared: &Shared) -> (u64, Level) {
+    match (f.server, f.server_after) {
+        _ if shared.service.is_some() => {
+            (f.settled.served.min(f.after.served), Level::Served)
+        }
+        (Some(peak), Some(after)) => (peak.accepted.min(after.accepted), Level::Accepted),
+        _ if shared.confirm => {
+            (f.settled.confirmed.min(f.after.confirmed), Level::Confirmed)
+        }
+        _ => (f.settled.open.min(f.after.open), Level::Established),
+    }
+}
+
+/// How sure the confirmation is: a keepalive that had to be repeated shows what is lost
+/// on the way there and back. A true connection is missed where all three are lost; a
+/// half-open one is taken for true where two repeats of its SYN-ACK are lost.
+fn confirmation(f: &Findings) -> Confirmation {
+    let asked = f.after.confirmed.max(1) as f64;
+    let loss = (f.after.asked_again as f64 / asked).min(1.0);
+    let error = (loss.powi(3) + (loss / 2.0).powi(2)).min(1.0);
+    Confirmation { round_trip_loss: loss, error_probability: error }
+}
+
+/// Judges, and puts the run together.
+pub(super) fn run(parts: &Parts<'_>) -> Run {
+    let (plan, f) = (parts.plan, parts.findings);
+    let confirm = parts.shared.confirm;
+    let (held, level) = held(parts);
+    let half_open = confirm.then_some(f.settled.half_open);
+    let (deferred, half_open) =
+        if parts.shared.defers() { (half_open, Some(0)) } else { (None, half_open) };
+    let tally = tally(parts, held, level);
+    let verdict = judge(&tally, &f.evidence);
+    let t = &f.after;
+    let tables = f.evidence.owners.iter().map(|o| &o.process);
+    let server_fds = tables
+        .filter_map(|p| Some((p.open_fds?, p.nofile_soft)))
+        .max_by_key(|(open, _)| *open);
+    let phantoms = f.server.map(|s| s.phantoms);
+    let cookie = confirm.then_some(f.settled.phantoms);
+    let errors = tally.errors.iter().map(|(e, n)| (errno::name(*e), *n));
+    let at_peak = &f.settled;
+    let refused: u64 = f.refusals.values().sum();
+    let others = [
+        ("timeout", at_peak.timed_out),
+        ("unanswered", at_peak.abandoned),
+        ("closed", at_peak.closed_silent + at_peak.closed_answered),
+        ("rejected", at_peak.closed_after_words.saturating_sub(refused)),
+        ("reset", at_peak.closed_reset),
+        ("phantom", at_peak.phantoms),
+    ];
+    let met = others.iter().filter(|(_, n)| *n > 0);
+    let others = met.map(|(name, n)| ((*name).to_owned(), *n));
+    let others = others.chain(named(&f.refusals));
+    let result = RunResult {
+        practical_max: held,
+        level,
+        counts: Counts {
+            dialed: t.dialed,
+            established: t.established,
+            confirmed: confirm.then_some(f.settled.confirmed),
+            queued: f.server.map(|s| s.queued),
+            accepted: f.server.map(|s| s.accepted),
+            served: parts.shared.service.as_ref().map(|_| f.settled.served),
+            deferred: f.server.map(|s| s.deferred).or(deferred),
+        },
+        phantoms: Phantoms {
+            cookie,
+            request_socket: f
+                .server
+                .map(|s| s.half_open)
+                .or(half_open.filter(|_| confirm)),
+            total: phantoms.or(cookie.zip(half_open).map(|(c, h)| c + h)),
+        },
+        unserved: named(&f.unserved),
+        ended: (f.closings.aged > 0).then_some(Ended {
+            connections: f.closings.aged,
+            p10_ms: f.closings.p10_ms,
+            p50_ms: f.closings.p50_ms,
+            p90_ms: f.closings.p90_ms,
+        }),
+        held_peak: match level {
+            Level::Accepted => f.server.map_or(held, |s| s.accepted).max(held),
+            _ => f.peak.max(held),
+        },
+        duration_s: parts.shared.started.elapsed().as_secs_f64(),
+        rate_per_s: parts.rate_per_s,
+        errors: errors.chain(others).collect(),
+        confirmation: confirm.then(|| confirmation(f)),
+        connect_latency_us: None,
+        reply_latency_us: None,
+        memory: MemoryUse {
+            client_rss_bytes: own_resident(parts.proc_root).map_or(0, |r| r.peak_bytes),
+            kernel_bytes_per_socket: f.kernel_bytes_per_socket,
+        },
+        fds: Fds {
+            client_open: f.client_fds,
+            client_limit: f.fd_limit.0,
+            client_tables: u32::try_from(t.tables).unwrap_or(u32::MAX),
+            server_open: server_fds.map(|(open, _)| open),
+            server_limit: server_fds.and_then(|(_, limit)| limit),
+        },
+    };
+    let command = plan.command_line.iter().map(Into::into);
+    Run {
+        target: Target {
+            given: plan.given.clone(),
+            address: plan.endpoint.to_string(),
+            kind: match plan.endpoint {
+                _ if plan.is_http => TargetKind::Http,
+                Endpoint::Tcp(_) => TargetKind::Tcp,
+                Endpoint::Unix(_) => TargetKind::Unix,
+            },
+            embedded: parts.embedded,
+            netns: plan.target_netns.clone(),
+            seen_by: None,
+        },
+        plan: planned(plan, t.tables),
+        environment: environment(parts.proc_root, command),
+        result,
+        verdict,
+        ..Run::default()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+fn planned(plan: &Plan, tables: u64) -> record::Plan {
+    record::Plan {
+        max: plan.max,
+        rate_per_s: plan.rate,
+        hold_s: plan.hold.as_secs_f64(),
+        time_limit_s: plan.time_limit.as_secs_f64(),
+        patience_s: plan.patience.as_secs_f64(),
+        connect_timeout_s: plan.connect_timeout.as_secs_f64(),
+        threads: u32::try_from(plan.threads).unwrap_or(u32::MAX),
+        fd_tables: u32::try_from(tables).unwrap_or(u32::MAX),
+        sources: plan.sources.iter().map(ToString::to_string).collect(),
+        evidence: match &plan.evidence {
+            EvidenceMode::Auto => "auto".into(),
+            EvidenceMode::None => "none".into(),
+            EvidenceMode::Command(command) => command.clone(),
+        },
+        close: match plan.close {
+            Close::Fin => record::Close::Fin,
+            Close::Rst => record::Close::Rst,
+        },
+        confirm: plan.confirm,
+        send: plan.service.as_ref().filter(|s| !s.send.is_empty()).map(|s| text(&s.send)),
+        expect: plan.service.as_ref().and_then(|s| match &s.expect {
+            Expect::Text(expected) => Some(text(expected)),
+            Expect::Anything | Expect::Http => None,
+        }),
+        reply_timeout_s: plan.service.as_ref().map(|s| s.reply_timeout.as_secs_f64()),
+        ping_s: plan.service.as_ref().and_then(|s| Some(s.ping?.as_secs_f64())),
+        stop_at_latency: plan.stop_at_latency.map(|limit| limit.to_string()),
+        authorized: plan.authorized,
+        ..record::Plan::default()
+    }
+}

@@ -1,0 +1,191 @@
+//! The ends of connections, and what their ages tell of who ended them.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use socket2::SockRef;
+
+use super::super::conns::{Proof, Reply};
+use super::super::plan::Close;
+use super::super::shared::{Phase, bump, drop_one, lock};
+use super::Dialer;
+use crate::kernel::fd_table::LocalFd;
+
+/// Lifetimes are told apart up to a day, to 1 %.
+const LIFETIME_MAX_MS: u64 = 86_400_000;
+/// One that ended within so long was never held: the server turned it away.
+const NEVER_HELD_MS: u32 = 100;
+/// Moments that are kept of a sample, at the most.
+const SAMPLE_MAX: usize = 2048;
+
+/// What a dialer saw of the connections that the server ended.
+#[derive(Debug, Clone, Default)]
+pub struct Closings {
+    /// For how many ms each had been open and silent, of those held for a while; None
+    /// where there were none.
+    pub silent_ms: Option<Histogram<u64>>,
+    /// When those that ended while others were still dialed had been established, in µs
+    /// since the start and modulo 2^32.
+    pub ended_since_us: Sample,
+}
+
+/// An even sample of moments, of bounded size.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    kept: Vec<u32>,
+    every: u32,
+    seen: u32,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self { kept: Vec::new(), every: 1, seen: 0 }
+    }
+}
+
+impl Sample {
+    /// Adds a moment.
+    pub fn push(&mut self, moment: u32) {
+        if self.seen.is_multiple_of(self.every) {
+            self.kept.push(moment);
+        }
+        self.seen = self.seen.wrapping_add(1);
+        if self.kept.len() >= SAMPLE_MAX {
+            let mut nth = 0_u32;
+            self.kept.retain(|_| {
+                nth += 1;
+                nth % 2 == 1
+            });
+            self.every = self.every.saturating_mul(2);
+        }
+    }
+
+    /// Those that are kept, in the order in which they came.
+    #[must_use]
+    pub fn kept(&self) -> &[u32] {
+        &self.kept
+    }
+}
+
+impl FromIterator<u32> for Sample {
+    fn from_iter<I: IntoIterator<Item = u32>>(moments: I) -> Self {
+        let mut sample = Self::default();
+        moments.into_iter().for_each(|moment| sample.push(moment));
+        sample
+    }
+}
+
+impl Closings {
+    /// Notes the end of a connection that had been silent for so long; `since_us` is
+    /// given where dialing still goes on.
+    pub(super) fn note(&mut self, silent_ms: u32, since_us: Option<u32>) {
+        if silent_ms >= NEVER_HELD_MS {
+            let histogram = self.silent_ms.get_or_insert_with(|| {
+                Histogram::new_with_bounds(1, LIFETIME_MAX_MS, 2)
+                    .unwrap_or_else(|_| unreachable!("the bounds are constants"))
+            });
+            histogram.saturating_record(u64::from(silent_ms));
+        }
+        if let Some(since_us) = since_us {
+            self.ended_since_us.push(since_us);
+        }
+    }
+}
+
+impl Dialer {
+    /// The server ended an established connection.
+    #[allow(clippy::cast_possible_truncation)] // modulo 2^32, as `Conn::since` says
+    pub(super) fn closed(&mut self, place: u32, now: u64, kind: &AtomicU64) {
+        let Some(conn) = self.conns.get(place) else { return };
+        let lived_ms = ((now / 1000) as u32).wrapping_sub(conn.since);
+        let (proof, reply, asked) = (conn.proof, conn.reply, conn.asked);
+        let elder = self.elders.contains(&place);
+        self.forget(place);
+        let g = &self.gauges;
+        if proof == Proof::Probing && std::ptr::eq(kind, &raw const g.closed_reset) {
+            // The answer to its keepalive: the server has no such connection.
+            bump(&g.phantoms);
+        } else {
+            bump(kind);
+            if lived_ms >= 1000 {
+                bump(&g.closed_old);
+                if elder {
+                    bump(&g.elders_lost);
+                }
+            }
+            if reply == Reply::AskedAgain {
+                bump(&g.forgotten);
+            }
+            if let Reply::Unserved(why) = reply
+                && std::ptr::eq(kind, &raw const g.closed_after_words)
+            {
+                *lock(&self.shared.refusals).entry(why).or_default() += 1;
+            }
+            let pings = self.shared.service.as_ref().is_some_and(|s| s.ping.is_some());
+            let asked_ms = (now as u32).wrapping_sub(asked) / 1000;
+            let dialing = self.shared.phase() == Phase::Fill;
+            let silent_ms = if pings { asked_ms } else { lived_ms };
+            self.closings.note(silent_ms, dialing.then_some(asked));
+        }
+    }
+
+    /// Closes an established connection, and strikes it from all lists.
+    pub(super) fn forget(&mut self, place: u32) {
+        let Some(conn) = self.conns.get(place) else { return };
+        let (tuple, proof, reply) = (conn.tuple(), conn.proof, conn.reply);
+        self.end_serving(place, reply);
+        if self.shared.tuples.is_some() {
+            self.shared.held.remove(tuple);
+            self.share.put_back(tuple);
+        } else {
+            lock(&self.shared.inodes).remove(&u64::from(tuple.source));
+        }
+        self.said.remove(&place);
+        if let Some(fd) = self.conns.remove(place) {
+            self.close(fd);
+        }
+        let g = &self.gauges;
+        if self.elders.remove(&place) {
+            drop_one(&g.elders_open);
+        }
+        match proof {
+            Proof::True => drop_one(&g.confirmed),
+            Proof::HalfOpen => drop_one(&g.half_open),
+            Proof::None | Proof::Suspect | Proof::Probing => {}
+        }
+        drop_one(&g.open);
+        g.full.store(false, Relaxed);
+        self.shared.release();
+    }
+
+    pub(super) fn close(&self, fd: LocalFd) {
+        if self.shared.close == Close::Rst {
+            let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+        }
+        drop(fd);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_stays_small_and_even() {
+        let sample: Sample = (0..100_000).collect();
+        assert!((512..SAMPLE_MAX).contains(&sample.kept().len()));
+        let gaps: Vec<u32> = sample.kept().windows(2).map(|w| w[1] - w[0]).collect();
+        assert!(gaps.iter().all(|gap| *gap == gaps[0]), "{gaps:?}");
+    }
+
+    #[test]
+    fn what_was_never_held_has_no_lifetime() {
+        let mut closings = Closings::default();
+        closings.note(5, Some(1));
+        assert!(closings.silent_ms.is_none());
+        closings.note(2000, None);
+        assert_eq!(closings.silent_ms.map(|h| h.len()), Some(1));
+        assert_eq!(closings.ended_since_us.kept(), [1]);
+    }
+}

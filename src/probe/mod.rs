@@ -1,0 +1,26 @@
+//! Opens connections until something stops them.
+
+mod assemble;
+mod closed;
+pub mod conns;
+pub mod dialer;
+pub mod fleet;
+pub mod held;
+mod keeper;
+pub mod latency;
+pub mod plan;
+mod predict;
+pub mod prepare;
+pub mod ramp;
+pub mod remote;
+pub mod run;
+pub mod safety;
+pub mod server_view;
+pub mod service;
+pub mod shared;
+pub mod sources;
+pub mod tuples;
+
+pub use crate::sockets::target;
+pub use keeper::Progress;
+pub use predict::ceilings;

@@ -1,0 +1,239 @@
+//! From what was asked to a plan that may be run: the target resolved and permitted, its
+//! sources checked. Nothing is opened but what a look needs.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::latency::LatencyLimit;
+use super::plan::{Close, EvidenceMode, Pairs, Plan};
+use super::remote::{Remote, RemoteError};
+use super::safety::{self, CAREFUL_RATE, Permission, Refusal};
+use super::server_view::{ServerView, ViewError};
+use super::service::Service;
+use super::sources::{Ports, SourceError, SourceRange, Sources};
+use super::target::{Endpoint, Target, TargetError};
+use super::tuples::Tuples;
+use crate::host::{ProcRoot, sysctl};
+use crate::record::Warning;
+
+/// How long the trial dial to one of a name's addresses may take.
+const TRIAL: Duration = Duration::from_secs(1);
+
+/// What a probe is asked to do.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // as the fields of the same names of `Plan`
+pub struct Request {
+    pub target: Target,
+    pub given: String,
+    pub max: Option<u64>,
+    pub rate: Option<f64>,
+    pub hold: Duration,
+    pub time_limit: Duration,
+    pub patience: Duration,
+    pub connect_timeout: Duration,
+    pub threads: usize,
+    pub fd_tables: Option<usize>,
+    pub close: Option<Close>,
+    pub sources: Vec<SourceRange>,
+    pub evidence: EvidenceMode,
+    pub confirm: bool,
+    pub service: Option<Service>,
+    pub stop_at_latency: Option<LatencyLimit>,
+    pub target_netns: Option<String>,
+    pub pairs: Pairs,
+    pub out: Option<PathBuf>,
+    pub memory_floor_bytes: u64,
+    pub authorized: bool,
+    pub command_line: Vec<String>,
+    /// Whether the addresses of a name may be tried by a dial.
+    pub may_dial: bool,
+    pub proc_root: ProcRoot,
+}
+
+/// Why a probe cannot begin; nothing was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The target's name.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The target may not be probed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The namespace, or the socket tables.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// This host's addresses cannot be listed.
+    #[error("the addresses of this host cannot be listed: {0}")]
+    Addresses(std::io::Error),
+}
+
+/// A probe that may begin.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The plan.
+    pub plan: Plan,
+    /// The server's side, where it is to be seen.
+    pub view: Option<ServerView>,
+    /// The command that tells of it, once [`Self::begin_evidence`] has started that.
+    pub remote: Option<Remote>,
+    /// The four-tuples; None for a unix socket.
+    pub tuples: Option<Tuples>,
+    /// Whether it took --authorized.
+    pub permission: Permission,
+    /// What the reader must know.
+    pub warnings: Vec<Warning>,
+    /// Where /proc is.
+    pub proc_root: ProcRoot,
+}
+
+impl Prepared {
+    /// Starts the evidence command, where there is one, and waits for its first sample.
+    ///
+    /// # Errors
+    /// A [`RemoteError`]; nothing was dialed.
+    pub fn begin_evidence(
+        &mut self,
+        interrupted: &AtomicBool,
+    ) -> Result<(), RemoteError> {
+        if let EvidenceMode::Command(command) = &self.plan.evidence {
+            let root = self.proc_root.clone();
+            self.remote = Some(Remote::start(command, root, interrupted)?);
+        }
+        Ok(())
+    }
+}
+
+/// One address of the target that may be probed.
+struct Candidate {
+    endpoint: Endpoint,
+    view: Option<ServerView>,
+    standing: safety::Standing,
+    permission: Permission,
+}
+
+/// Resolves, checks and decides.
+///
+/// # Errors
+/// A [`PrepareError`], one line for the user.
+pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
+    let mut warnings = Vec::new();
+    let endpoints = request.target.resolve()?;
+    let first = endpoints.first().cloned();
+    let mut refusal = None;
+    let mut permitted = Vec::new();
+    for endpoint in endpoints {
+        match candidate(endpoint, &request, &mut warnings) {
+            Ok(candidate) => permitted.push(candidate),
+            Err(PrepareError::Refused(why)) => refusal = refusal.or(Some(why)),
+            Err(other) => return Err(other),
+        }
+    }
+    let chosen = choose(permitted, request.may_dial);
+    let Some(chosen) = chosen else {
+        let nobody = || TargetError::NoSuchHost {
+            host: request.given.clone(),
+            why: "it has no address".into(),
+        };
+        return Err(refusal.map_or_else(|| nobody().into(), Into::into));
+    };
+    if first.is_some_and(|first| first != chosen.endpoint) {
+        let message = format!("{} is probed at {}", request.given, chosen.endpoint);
+        warnings.push(Warning { code: "address_chosen".into(), message });
+    }
+    let tuples = four_tuples(&request, &chosen.endpoint)?;
+    let local = chosen.endpoint.is_loopback() || chosen.standing.own_address;
+    let careful = chosen.permission == Permission::Authorized;
+    let close = if local { Close::Rst } else { Close::Fin };
+    let plan = Plan {
+        given: request.given,
+        max: request.max,
+        rate: request.rate.or(careful.then_some(CAREFUL_RATE)),
+        hold: request.hold,
+        time_limit: request.time_limit,
+        patience: request.patience,
+        connect_timeout: request.connect_timeout,
+        threads: request.threads,
+        fd_tables: request.fd_tables,
+        close: request.close.unwrap_or(close),
+        sources: request.sources,
+        evidence: request.evidence,
+        confirm: request.confirm,
+        is_http: matches!(request.target, Target::Http { .. }),
+        service: request.service,
+        stop_at_latency: request.stop_at_latency,
+        target_netns: request.target_netns,
+        pairs: request.pairs,
+        out: request.out,
+        memory_floor_bytes: request.memory_floor_bytes,
+        authorized: request.authorized,
+        command_line: request.command_line,
+        endpoint: chosen.endpoint,
+    };
+    // An address of this host that nothing here answers for may be another machine's.
+    let on_this_host = plan.endpoint.is_loopback() || chosen.standing.has_listener;
+    let view =
+        chosen.view.filter(|_| plan.evidence == EvidenceMode::Auto && on_this_host);
+    let (permission, proc_root) = (chosen.permission, request.proc_root);
+    Ok(Prepared { plan, view, remote: None, tuples, permission, warnings, proc_root })
+}
+
+fn candidate(
+    endpoint: Endpoint,
+    request: &Request,
+    warnings: &mut Vec<Warning>,
+) -> Result<Candidate, PrepareError> {
+    let netns = request.target_netns.as_deref();
+    let view = match ServerView::attach(&endpoint, netns, request.proc_root.clone()) {
+        Ok(view) => Some(view),
+        Err(ViewError::NoDiag(why)) => {
+            let message = format!("{}", ViewError::NoDiag(why));
+            warnings.push(Warning { code: "no_sock_diag".into(), message });
+            None
+        }
+        Err(other) => return Err(other.into()),
+    };
+    let standing = view
+        .as_ref()
+        .map_or_else(|| Ok(safety::Standing::default()), ServerView::standing);
+    let standing = standing.map_err(PrepareError::Addresses)?;
+    let permission =
+        safety::permit(&endpoint, standing, request.authorized, request.max)?;
+    Ok(Candidate { endpoint, view, standing, permission })
+}
+
+/// The first address that a listener here answers for; else the first that a trial dial
+/// reaches; else the first.
+fn choose(mut candidates: Vec<Candidate>, may_dial: bool) -> Option<Candidate> {
+    if candidates.is_empty() {
+        return None;
+    }
+    let listening = candidates.iter().position(|c| c.standing.has_listener);
+    let reached = || {
+        let reaches = |c: &Candidate| match &c.endpoint {
+            Endpoint::Tcp(address) => TcpStream::connect_timeout(address, TRIAL).is_ok(),
+            Endpoint::Unix(_) => true,
+        };
+        let worth_it = may_dial && candidates.len() > 1;
+        if worth_it { candidates.iter().position(reaches) } else { None }
+    };
+    let index = listening.or_else(reached).unwrap_or(0);
+    Some(candidates.swap_remove(index))
+}
+
+fn four_tuples(
+    request: &Request,
+    endpoint: &Endpoint,
+) -> Result<Option<Tuples>, PrepareError> {
+    let Endpoint::Tcp(target) = endpoint else { return Ok(None) };
+    // What Linux has where the sysctls cannot be read.
+    let range = sysctl::local_port_range(&request.proc_root).unwrap_or((32_768, 60_999));
+    let reserved = sysctl::reserved_ports(&request.proc_root).unwrap_or_default();
+    let ports = Ports::new(range, |port| reserved.contains(port));
+    let sources = Sources::for_target(*target, &request.sources, ports)?;
+    Ok(Some(Tuples::new(sources, *target)))
+}

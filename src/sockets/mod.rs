@@ -1,0 +1,16 @@
+//! The sockets of this host: what listens, who owns a socket, and which connections a
+//! server has.
+//!
+//! Every count here comes from the kernel's own tables by sock_diag(7) and every owner
+//! from /proc; what cannot be read is reported as such.
+
+pub mod block;
+pub mod connections;
+pub mod listeners;
+pub mod model;
+pub mod owners;
+pub mod sample;
+pub mod target;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod watch;

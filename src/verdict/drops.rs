@@ -1,0 +1,265 @@
+//! What the server ends that it had taken: after a time, for new ones, or at random.
+
+use super::make::Draft;
+use super::{Code, Evidence, ListenerSeen, Stop, Tally};
+use crate::render::{count, plural, seconds};
+
+/// The fewest ends from which a habit is read.
+const HABIT: u64 = 10;
+
+fn ended(t: &Tally) -> u64 {
+    t.closed_silent + t.closed_after_words + t.closed_answered + t.closed_reset
+}
+
+/// Whether so much was lost while nothing was dialed that it counts. The last of those
+/// that a busy server turns away may be turned away when the hold has begun: where that
+/// goes on, a few more are no loss of what was held.
+fn lost_holding(t: &Tally) -> bool {
+    let turned_away = ended(t).saturating_sub(t.closed_old + t.lost_in_hold);
+    let stragglers =
+        turned_away >= HABIT && t.lost_in_hold * 10 < t.open.min(turned_away);
+    t.lost_in_hold > 0
+        && !stragglers
+        && (t.lost_in_hold * 100 >= t.open || t.stop == Stop::MaxReached)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn after(ms: u64) -> String {
+    seconds(ms as f64 / 1e3)
+}
+
+fn ages(draft: Draft, t: &Tally) -> Draft {
+    let c = &t.closings;
+    if c.aged == 0 {
+        return draft;
+    }
+    let ages = format!(
+        "{} to {}, half of them {}",
+        after(c.p10_ms),
+        after(c.p90_ms),
+        after(c.p50_ms)
+    );
+    draft.fact("silent when they ended", ages, "FIN or RST from the server (p10, p90)")
+}
+
+/// Connections ended that had been held: after a time of silence, or for new ones.
+pub(super) fn ended_while_held(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let dropped_old = t.stop == Stop::Losing;
+    if !dropped_old && !lost_holding(t) {
+        return None;
+    }
+    // Of an idle timeout's prey some must end in the hold too, if that is long enough.
+    #[allow(clippy::cast_precision_loss)]
+    let telling = t.hold_s * 20_000.0 >= t.closings.p50_ms as f64;
+    let draft = match (t.closings.same_age(), lost_holding(t)) {
+        (true, true) => idle_timeout(t, true),
+        (true, false) if !telling => idle_timeout(t, false),
+        (_, false) if telling => makes_room(t),
+        _ => unclear(t),
+    };
+    Some(ages(draft, t).queue_facts(t, e))
+}
+
+/// All ended after the same time, and whatever was dialed.
+fn idle_timeout(t: &Tally, sure: bool) -> Draft {
+    let time = after(t.closings.p50_ms);
+    let summary = format!(
+        "The server ends a connection that is silent for {time}, however many there are."
+    );
+    let lost = count(t.closings.aged);
+    let ended = format!("{lost}, {} of them while holding", count(t.lost_in_hold));
+    let decides = "whether they also end while nothing is dialed: --hold 5m";
+    let draft = if sure {
+        Draft::likely(Code::ServerIdleTimeout, summary)
+    } else {
+        Draft::possible(Code::ServerIdleTimeout, summary)
+    };
+    draft
+        .fact("ended while held", ended, "FIN or RST from the server")
+        .or(Code::ServerEvicts, decides)
+        .remedy(format!("the server's idle timeout, {time} now"))
+        .remedy("or keep them busy: --send TEXT --ping TIME, with less than that".into())
+}
+
+/// Old ones end while new ones come, and none while none come.
+fn makes_room(t: &Tally) -> Draft {
+    let held = plural(t.held, "connection");
+    let summary = format!(
+        "The server ends connections that it held for each new one: it keeps {held}."
+    );
+    Draft::likely(Code::ServerEvicts, summary)
+        .fact(
+            "ended while others were dialed",
+            count(ended(t).saturating_sub(t.lost_in_hold)),
+            "the server's FIN or RST",
+        )
+        .fact(
+            "ended in the hold",
+            format!("{} in {}", count(t.lost_in_hold), seconds(t.hold_s)),
+            "this probe",
+        )
+        .or(Code::ServerIdleTimeout, "whether they end after the same time: --rate 10")
+        .remedy("the server's limit on connections, or its pool's".into())
+}
+
+fn unclear(t: &Tally) -> Draft {
+    let lost = count(t.closed_old.max(t.lost_in_hold));
+    let (code, other, when) = if t.stop == Stop::Losing {
+        (Code::ServerEvicts, Code::ServerIdleTimeout, "while others were dialed")
+    } else {
+        (Code::ServerIdleTimeout, Code::ServerEvicts, "while nothing was dialed")
+    };
+    let decides = "whether they end after the same time whatever is dialed: --hold 5m";
+    Draft::possible(code, format!("The server ended {lost} of what it held {when}."))
+        .fact("ended while held", lost, "FIN or RST from the server")
+        .or(other, decides)
+        .remedy("the server's idle timeout, or its limit on connections".into())
+}
+
+/// The first connections are gone and later ones are not; or all that are held came after
+/// all that ended. A server that turns new ones away keeps the first.
+pub(super) fn evicts(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let c = &t.closings;
+    let newest = c.held_after > 0.9 && c.ended_after < 0.1;
+    let gone = t.elders_open * 10 < t.elders.min(t.open)
+        && ended(t).saturating_mul(100) >= t.established;
+    let calm = !lost_holding(t) && t.hold_s > 0.0;
+    (ended(t) >= HABIT && (newest || gone) && calm && t.held > 0).then(|| {
+        let elders = format!("{} of {}", count(t.elders_open), count(t.elders));
+        ages(makes_room(t), t)
+            .fact("of the first connections, open", elders, "this probe")
+            .queue_facts(t, e)
+    })
+}
+
+fn share(part: f64) -> String {
+    format!("{:.0} %", part * 100.0)
+}
+
+/// New ones are closed, but not every one: the held and the closed came interleaved.
+pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let c = &t.closings;
+    let full = e.listener.as_ref().is_some_and(ListenerSeen::is_full);
+    let young = ended(t).saturating_sub(t.closed_old + t.lost_in_hold);
+    #[allow(clippy::cast_precision_loss)]
+    let between = c.held_after * t.held as f64;
+    let interleaved = c.held_after > 0.1 && between >= 5.0 && c.ended_after > 0.3;
+    if young < HABIT || young * 100 < t.established || !interleaved || full {
+        return None;
+    }
+    let summary = format!(
+        "The server closes new connections, but not every one: it holds {}, and {} of them \
+         came after the first that it closed.",
+        plural(t.held, "connection"),
+        share(c.held_after)
+    );
+    Some(
+        Draft::likely(Code::ServerRandomDrop, summary)
+            .fact("new connections ended", count(young), "FIN or RST from the server")
+            .fact(
+                "held that came after the first of these",
+                share(c.held_after),
+                "this probe",
+            )
+            .queue_facts(t, e)
+            .or(
+                Code::ServerClosesNew,
+                "several workers, each with a limit of its own: the server's settings",
+            )
+            .remedy(
+                "the server's limit on new connections (MaxStartups of OpenSSH)".into(),
+            ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{evidence, is, tally};
+    use super::super::{Closings, Trial};
+    use super::*;
+    use crate::record::Confidence::{Likely, Possible};
+
+    fn idle() -> Evidence {
+        let mut e = evidence();
+        let listener = e.listener.take();
+        let listener = listener.map(|l| ListenerSeen { queue_len: 0, drops: 0, ..l });
+        Evidence { listener, ..e }
+    }
+
+    fn aged(p10_ms: u64, p50_ms: u64, p90_ms: u64) -> Closings {
+        Closings { aged: 100, p10_ms, p50_ms, p90_ms, held_after: 0.5, ended_after: 0.5 }
+    }
+
+    #[test]
+    fn the_same_age_at_the_end_of_all_is_an_idle_timeout() {
+        let t = Tally {
+            closings: aged(1_990, 2_000, 2_050),
+            lost_in_hold: 700,
+            closed_silent: 700,
+            ..tally(Stop::MaxReached)
+        };
+        let verdict = is(&t, &idle(), Code::ServerIdleTimeout, Likely);
+        assert!(verdict.summary.contains("silent for 2.0 s"), "{}", verdict.summary);
+        let spread = Tally { closings: aged(200, 2_000, 4_000), ..t };
+        is(&spread, &idle(), Code::ServerIdleTimeout, Possible);
+    }
+
+    #[test]
+    fn old_ones_that_end_only_while_new_ones_come_make_room_for_them() {
+        let t = Tally {
+            closings: aged(1_000, 1_050, 1_100),
+            closed_silent: 20,
+            closed_old: 20,
+            ..tally(Stop::Losing)
+        };
+        is(&t, &idle(), Code::ServerEvicts, Likely);
+        // Too short a hold to tell.
+        let brief = Tally { hold_s: 0.01, ..t.clone() };
+        is(&brief, &idle(), Code::ServerIdleTimeout, Possible);
+        let both = Tally { lost_in_hold: 300, ..t };
+        is(&both, &idle(), Code::ServerIdleTimeout, Likely);
+    }
+
+    #[test]
+    fn who_is_ended_tells_eviction_from_turning_away_and_from_chance() {
+        let closing = |held_after, ended_after| Tally {
+            closed_silent: 200,
+            closings: Closings { held_after, ended_after, ..Closings::default() },
+            ..tally(Stop::Plateau)
+        };
+        is(&closing(1.0, 0.0), &idle(), Code::ServerEvicts, Likely);
+        is(&closing(0.6, 0.8), &idle(), Code::ServerRandomDrop, Likely);
+        let t = closing(0.01, 1.0);
+        is(&t, &idle(), Code::ServerClosesNew, crate::record::Confidence::Certain);
+    }
+
+    #[test]
+    fn nearly_all_lost_and_the_next_dial_refused_is_a_death() {
+        let lost = |trial| Tally {
+            server: None,
+            closings: aged(1_990, 2_000, 2_050),
+            lost_in_hold: 700,
+            closed_silent: 700,
+            trial: Some(trial),
+            ..tally(Stop::MaxReached)
+        };
+        is(&lost(Trial::Refused), &Evidence::default(), Code::ServerDied, Likely);
+        is(&lost(Trial::Answered), &Evidence::default(), Code::ServerIdleTimeout, Likely);
+    }
+
+    /// Under load one of many rejections came when the hold had begun.
+    #[test]
+    fn a_straggler_of_those_turned_away_is_no_idle_timeout() {
+        let t = Tally {
+            established: 351,
+            open: 51,
+            held: 50,
+            lost_in_hold: 1,
+            closed_after_words: 301,
+            server: None,
+            ..tally(Stop::Plateau)
+        };
+        let verdict = super::super::judge(&t, &Evidence::default());
+        assert_eq!(verdict.code, Code::ServerRejects.as_str(), "{verdict:?}");
+    }
+}

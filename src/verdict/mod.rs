@@ -1,0 +1,115 @@
+//! Which limit stopped a probe: the one verdict, drawn from what was counted and what
+//! the hosts' tables said. Pure: no socket is opened and nothing is read here.
+
+mod client;
+pub mod code;
+mod drops;
+mod make;
+mod path;
+mod served;
+mod server;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+pub use code::Code;
+pub use tally::{
+    Client, Closings, Evidence, Latency, ListenerSeen, OwnerSeen, RemoteHost,
+    ServerCounts, Stop, Tally, Trial,
+};
+
+use crate::record::Verdict;
+use crate::render::{count, plural, rate};
+use make::Draft;
+
+/// A rule: its verdict where it applies.
+type Rule = fn(&Tally, &Evidence) -> Option<Draft>;
+
+/// The rules in the order in which they are asked: what is unambiguous comes first, and
+/// a nearer cause before one that would show the same further away.
+const RULES: &[Rule] = &[
+    interrupted,
+    requested,
+    server::died,
+    client::fd_table,
+    client::file_max,
+    client::memory,
+    client::ports,
+    path::refused,
+    path::unreachable,
+    server::stopped,
+    server::fd_limit,
+    server::file_max,
+    server::deferred,
+    served::latency,
+    served::forgotten,
+    drops::ended_while_held,
+    server::resets_by_overflow,
+    drops::evicts,
+    drops::random,
+    server::turns_away,
+    server::slow_accept,
+    served::unserved,
+    client::cpu,
+    time_limit,
+    server::phantoms,
+    server::accept_queue,
+    client::conntrack,
+    path::conntrack,
+    path::filtered,
+    path::limits_new,
+];
+
+/// Names the limit that stopped a probe.
+#[must_use]
+pub fn judge(tally: &Tally, evidence: &Evidence) -> Verdict {
+    let draft = RULES.iter().find_map(|rule| rule(tally, evidence));
+    draft.unwrap_or_else(|| server::unknown(tally, evidence)).finish(tally, evidence)
+}
+
+fn interrupted(t: &Tally, _: &Evidence) -> Option<Draft> {
+    (t.stop == Stop::Interrupted).then(|| {
+        Draft::certain(
+            Code::Interrupted,
+            format!(
+                "Interrupted with {} open, before a limit was certain.",
+                count(t.open)
+            ),
+        )
+    })
+}
+
+fn requested(t: &Tally, _: &Evidence) -> Option<Draft> {
+    let there = |s: &ServerCounts| s.accepted + s.queued >= t.open;
+    let all = t.open >= t.max.unwrap_or(0)
+        && t.lost_in_hold + t.forgotten == 0
+        && t.server.as_ref().is_none_or(there)
+        && (t.asks.is_none() || t.served >= t.open);
+    // The last were accepted when patience was over, just before it was counted.
+    let at_last = |s: ServerCounts| t.max.is_some_and(|max| s.accepted >= max);
+    let reached = t.stop == Stop::MaxReached
+        || t.stop == Stop::Plateau && t.server.is_some_and(at_last);
+    (reached && all).then(|| {
+        let asked = plural(t.max.unwrap_or(t.open), "connection");
+        Draft::certain(
+            Code::Requested,
+            format!("Nothing stopped it: all {asked} that were asked for are held."),
+        )
+        .remedy("ask for more: --max N, or leave --max out".into())
+    })
+}
+
+fn time_limit(t: &Tally, _: &Evidence) -> Option<Draft> {
+    (t.stop == Stop::TimeLimit).then(|| {
+        let growth = rate(t.growth_per_s.max(0.0));
+        let summary = if t.growth_per_s > 0.0 {
+            format!("The time was over while what was held still grew by {growth}.")
+        } else {
+            "The time was over before a limit showed.".to_owned()
+        };
+        Draft::certain(Code::TimeLimit, summary)
+            .fact("dialed for", format!("{:.1} s", t.duration_s), "--time-limit")
+            .fact("growth in the last second", growth, "this probe")
+            .remedy("give it more time: --time-limit 5m".into())
+    })
+}

@@ -1,0 +1,213 @@
+//! Limits of the way between client and server.
+
+use super::make::Draft;
+use super::{Code, Evidence, Stop, Tally};
+use crate::host::ceilings::CONNTRACK;
+use crate::kernel::errno::name as errno_name;
+use crate::render::{count, plural};
+
+/// The errno that most failed dials met, where no dial succeeded.
+fn only_failures(t: &Tally) -> Option<(i32, u64)> {
+    if t.established > 0 {
+        return None;
+    }
+    let failed = t.errors.iter().filter(|(errno, _)| **errno != libc::EAGAIN);
+    failed.max_by_key(|(_, times)| **times).map(|(errno, times)| (*errno, *times))
+}
+
+/// Dials were refused: nobody listens, or a filter refuses for one that does.
+pub(super) fn refused(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let (errno, times) = only_failures(t)?;
+    let target = &t.target;
+    let dials = |d: Draft| {
+        d.fact(
+            "dials",
+            format!("{} times {}", count(times), errno_name(errno)),
+            "connect()",
+        )
+    };
+    match errno {
+        libc::ENOENT | libc::EPROTOTYPE if t.is_unix => {
+            let summary = if errno == libc::ENOENT {
+                format!("There is no socket file {target}.")
+            } else {
+                format!("{target} is a socket of another type than stream.")
+            };
+            let draft = dials(Draft::certain(Code::ServerNotListening, summary));
+            Some(draft.remedy("start the server, or name the path that it made".into()))
+        }
+        libc::ECONNREFUSED if e.listener.is_some() && e.listening_after => {
+            let summary =
+                format!("{target} has a listener, and yet dials to it are refused.");
+            Some(
+                dials(Draft::certain(Code::PathRejected, summary))
+                    .queue_facts(t, e)
+                    .remedy(
+                        "look for the rule that rejects: nft list ruleset (root)".into(),
+                    ),
+            )
+        }
+        libc::EHOSTUNREACH if e.listener.is_some() && e.listening_after => {
+            let summary = format!(
+                "{target} has a listener, and yet dials hear that it is unreachable."
+            );
+            Some(
+                dials(Draft::likely(Code::PathRejected, summary))
+                    .queue_facts(t, e)
+                    .or(Code::PathUnreachable, "the way there: ip route get ADDRESS")
+                    .remedy(
+                        "look for the rule that rejects: nft list ruleset (root)".into(),
+                    ),
+            )
+        }
+        libc::ECONNREFUSED if e.sees_server => {
+            let summary = format!("Nothing listens on {target}: every dial was refused.");
+            let source = if t.is_unix { "unix_diag" } else { "sock_diag" };
+            Some(
+                dials(Draft::certain(Code::ServerNotListening, summary))
+                    .seen(e, "LISTEN sockets for it", "none", source)
+                    .remedy(listing(t)),
+            )
+        }
+        libc::ECONNREFUSED => {
+            let summary = format!("Every dial to {target} was refused.");
+            Some(
+                dials(Draft::likely(Code::ServerNotListening, summary))
+                    .or(
+                        Code::PathRejected,
+                        "on the server's host: `ss -tln` shows the listener, and `nft \
+                         list ruleset` a rule that rejects",
+                    )
+                    .remedy(format!("{} on the server's host", listing(t))),
+            )
+        }
+        libc::EACCES | libc::EPERM => {
+            let summary = if t.is_unix {
+                format!("This user may not connect to {target}.")
+            } else {
+                format!("A rule of this host forbids dials to {target}.")
+            };
+            let look = if t.is_unix {
+                "the file's mode and its folders': namei -l PATH"
+            } else {
+                "the route or rule: ip route get ADDRESS; nft list ruleset (root)"
+            };
+            Some(dials(Draft::certain(Code::PathRejected, summary)).remedy(look.into()))
+        }
+        _ => None,
+    }
+}
+
+/// What shows that, and what, listens.
+fn listing(t: &Tally) -> String {
+    if t.is_unix {
+        "see what listens: ss -xl".into()
+    } else {
+        "start the server, or see what listens: ss -tln".into()
+    }
+}
+
+pub(super) fn unreachable(t: &Tally, _: &Evidence) -> Option<Draft> {
+    let (errno, times) = only_failures(t)?;
+    let name = errno_name(errno);
+    let dials = format!("{} times {name}", count(times));
+    let no_way = matches!(
+        errno,
+        libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETDOWN
+    );
+    if no_way {
+        let summary = format!("No way leads to {}: {name}.", t.target);
+        let host = t.target.rsplit_once(':').map_or(t.target.as_str(), |(host, _)| host);
+        let route = format!("ip route get {}", host.trim_matches(['[', ']']));
+        let draft = if errno == libc::EHOSTUNREACH {
+            Draft::likely(Code::PathUnreachable, summary).or(
+                Code::PathRejected,
+                "a filter may answer so: nft list ruleset (root), there too",
+            )
+        } else {
+            Draft::certain(Code::PathUnreachable, summary)
+        };
+        return Some(draft.fact("dials", dials, "connect()").remedy(route));
+    }
+    (t.stop == Stop::AllFailed).then(|| {
+        let summary = format!("Every dial to {} failed with {name}.", t.target);
+        Draft::possible(Code::PathUnreachable, summary)
+            .fact("dials", dials, "connect()")
+            .or(Code::PathRejected, "a rule that answers so: nft list ruleset (root)")
+            .remedy(format!("see what connect(2) says of {name}"))
+    })
+}
+
+pub(super) fn conntrack(_: &Tally, e: &Evidence) -> Option<Draft> {
+    let full = |(tracked, max): &(u64, u64)| *max > 0 && tracked >= max;
+    let here = e.conntrack.filter(full);
+    let there = e.remote.as_ref().and_then(|host| host.conntrack).filter(full);
+    let (tracked, max) = here.or(there)?;
+    let source = "/proc/sys/net/netfilter/nf_conntrack_count, …_max";
+    let source = if here.is_some() { source.to_owned() } else { e.there(source) };
+    let summary = "The table of tracked connections is full; new ones are dropped.";
+    Some(
+        Draft::likely(Code::PathConntrack, summary.into())
+            .fact(
+                "tracked connections",
+                format!("{} of {}", count(tracked), count(max)),
+                source,
+            )
+            .or(Code::PathLimitsNew, "a rule that counts: nft list ruleset (root)")
+            .remedy(format!(
+                "sysctl -w net.netfilter.nf_conntrack_max={} (root)",
+                max * 4
+            ))
+            .raises(Some(max * 4), &[CONNTRACK]),
+    )
+}
+
+/// Not one dial was answered.
+pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
+    if t.established > 0 || !t.errors.is_empty() || t.dialed == 0 {
+        return None;
+    }
+    let dials = plural(t.unanswered, "dial");
+    let summary = format!("Not one of {dials} to {} was answered.", t.target);
+    let rule = "find the rule that drops: nft list ruleset (root), iptables-save (root)";
+    if e.sees_server && e.listener.is_some() {
+        let summary = format!("{summary} Its listener is there and its queue is empty.");
+        return Some(
+            Draft::certain(Code::PathFiltered, summary)
+                .queue_facts(t, e)
+                .remedy(rule.into()),
+        );
+    }
+    let decides =
+        "on the server's host: `ss -tln` shows a full queue (Recv-Q above Send-Q)";
+    Some(
+        Draft::likely(Code::PathFiltered, summary)
+            .unanswered_facts(t)
+            .or(
+                Code::PathUnreachable,
+                "the host is down, or packets are lost: ping, tracepath",
+            )
+            .or(Code::ServerAcceptQueue, decides)
+            .remedy(rule.into()),
+    )
+}
+
+/// The first so many are fine and then nothing is answered, and the listener is idle.
+pub(super) fn limits_new(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let idle = e.listener.as_ref().is_some_and(|l| l.queue_len == 0 && l.drops == 0);
+    if !idle || t.established == 0 || t.unanswered == 0 {
+        return None;
+    }
+    let summary = format!(
+        "After {} no dial was answered, though the listener's queue is empty: something \
+         on the way takes no more.",
+        plural(t.open, "connection")
+    );
+    Some(
+        Draft::likely(Code::PathLimitsNew, summary)
+            .queue_facts(t, e)
+            .seen(e, "dropped at this listener", "0", "SK_MEMINFO_DROPS")
+            .or(Code::PathConntrack, "a full table on a host between: conntrack -C there")
+            .remedy("find the rule that counts: nft list ruleset (root)".into()),
+    )
+}

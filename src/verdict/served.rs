@@ -1,0 +1,195 @@
+//! What a server answers, and how fast.
+
+use super::make::Draft;
+use super::{Code, Evidence, Stop, Tally};
+use crate::render::{count, micros, plural};
+
+/// Why connections are not served, as facts.
+fn reasons(mut draft: Draft, t: &Tally) -> Draft {
+    for (why, n) in &t.unserved {
+        let fact = match why.as_str() {
+            "no_reply" => "no reply in time".to_owned(),
+            "late_reply" => "replied too late".to_owned(),
+            "other_reply" => "another reply than expected".to_owned(),
+            "not_http" => "a reply that is not HTTP/1".to_owned(),
+            http => http.replacen("http_", "HTTP status ", 1),
+        };
+        draft = draft.fact(fact, count(*n), "the connections");
+    }
+    draft
+}
+
+/// Latency rose above what the user allows.
+pub(super) fn latency(t: &Tally, _: &Evidence) -> Option<Draft> {
+    let seen = t.latency.as_ref().filter(|_| t.stop == Stop::Latency)?;
+    let beyond = match seen.met {
+        0 => "It was never met.".to_owned(),
+        met => format!("It was met up to {} held.", plural(met, "connection")),
+    };
+    let summary = format!(
+        "The latency of {} is above what was allowed ({}). {beyond}",
+        seen.of, seen.limit
+    );
+    Some(
+        Draft::likely(Code::ServerLatency, summary)
+            .fact(
+                format!(
+                    "{} of {}",
+                    seen.limit.replace('<', " instead of below "),
+                    seen.of
+                ),
+                micros(seen.last_us),
+                format!(
+                    "{} samples, the last of two intervals in a row",
+                    count(seen.samples)
+                ),
+            )
+            .or(Code::ClientCpu, "a slower load with the same number held: --rate")
+            .remedy("see what the server waits for: top, perf top, its queues".into()),
+    )
+}
+
+/// What was answered once is not answered again.
+pub(super) fn forgotten(t: &Tally, _: &Evidence) -> Option<Draft> {
+    if t.forgotten == 0 || t.forgotten * 100 < t.served {
+        return None;
+    }
+    let summary = format!(
+        "The server answered {} once, and no longer answers {} of them.",
+        plural(t.served, "connection"),
+        count(t.forgotten)
+    );
+    Some(
+        Draft::likely(Code::ServerUnserved, summary)
+            .fact("asked again in vain", count(t.forgotten), "--ping")
+            .or(
+                Code::ServerStopped,
+                "on the server's host: T in /proc/PID/stat, or a process that is gone",
+            )
+            .remedy("see what the server does with idle connections: its log".into()),
+    )
+}
+
+/// Connections are there, and are not answered.
+pub(super) fn unserved(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let asks = t.asks.as_ref()?;
+    let missing = t.open.saturating_sub(t.served);
+    let queued = e.listener.as_ref().map_or(0, |l| l.queue_len);
+    let limited = !matches!(t.stop, Stop::TimeLimit | Stop::Latency);
+    // What stands in the accept queue cannot be answered: its verdict is another.
+    if missing == 0 || missing * 100 < t.open || missing <= queued * 2 || !limited {
+        return None;
+    }
+    let open = plural(t.open, "connection");
+    let summary = match t.served {
+        0 => format!("The server takes connections and answers none of {open} ({asks})."),
+        served => format!(
+            "The server answers {} of {open} ({asks}), and no further ones.",
+            count(served)
+        ),
+    };
+    // The server's own table shows that these were accepted: nothing else is left.
+    let accepted = t.server.is_some_and(|s| s.accepted >= t.served + missing / 2);
+    let draft = if accepted {
+        let accepted = t.server.map_or(0, |s| s.accepted);
+        Draft::certain(Code::ServerUnserved, summary)
+            .fact("accepted", count(accepted), "sock_diag")
+            .fact("answered", count(t.served), "this probe")
+    } else {
+        let decides =
+            "on the server's host: ss -tln (a full queue has Recv-Q above Send-Q)";
+        let draft = Draft::likely(Code::ServerUnserved, summary).fact(
+            "answered",
+            count(t.served),
+            "this probe",
+        );
+        if e.sees_server {
+            draft.or(Code::ServerStopped, "T in /proc/PID/stat")
+        } else {
+            draft
+                .or(Code::ServerAcceptQueue, decides)
+                .or(
+                    Code::ServerFdLimit,
+                    "on the server's host: ls /proc/PID/fd | wc -l against /proc/PID/limits",
+                )
+                .or(Code::ServerStopped, "on the server's host: T in /proc/PID/stat")
+        }
+    };
+    let late = t.unserved.get("late_reply").is_some_and(|n| n * 2 > missing);
+    let remedy = if late {
+        "it answers, but late: --reply-timeout 1m"
+    } else {
+        "see what its workers do: their number, their log, strace -f -p PID"
+    };
+    Some(reasons(draft, t).queue_facts(t, e).remedy(remedy.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{evidence, is, tally};
+    use super::super::{Latency, ListenerSeen, ServerCounts};
+    use super::*;
+    use crate::record::Confidence::{Certain, Likely};
+
+    /// Nothing waits in the accept queue.
+    fn idle() -> Evidence {
+        let mut e = evidence();
+        let listener = e.listener.take();
+        let listener = listener.map(|l| ListenerSeen { queue_len: 0, drops: 0, ..l });
+        Evidence { listener, ..e }
+    }
+
+    fn asked(served: u64, stop: Stop) -> Tally {
+        let server = ServerCounts { accepted: 700, ..ServerCounts::default() };
+        let unserved = [("no_reply".to_owned(), 700 - served)].into();
+        let asks = Some("what --send says".to_owned());
+        Tally { server: Some(server), served, unserved, asks, ..tally(stop) }
+    }
+
+    #[test]
+    fn accepted_and_not_answered_is_unserved() {
+        let t = asked(0, Stop::Plateau);
+        let verdict = is(&t, &idle(), Code::ServerUnserved, Certain);
+        assert!(verdict.evidence.iter().any(|f| f.fact == "no reply in time"));
+        let outside = Tally { server: None, ..t };
+        let verdict = is(&outside, &Evidence::default(), Code::ServerUnserved, Likely);
+        assert_eq!(verdict.alternatives[0].code, "server.accept_queue");
+    }
+
+    #[test]
+    fn what_waits_in_the_queue_is_not_called_unserved() {
+        let server = ServerCounts { accepted: 571, queued: 129, ..Default::default() };
+        let t = Tally { server: Some(server), ..asked(571, Stop::Plateau) };
+        is(&t, &evidence(), Code::ServerAcceptQueue, Certain);
+    }
+
+    #[test]
+    fn all_that_was_asked_for_must_be_answered_to_be_requested() {
+        is(&asked(700, Stop::MaxReached), &idle(), Code::Requested, Certain);
+        is(&asked(300, Stop::MaxReached), &idle(), Code::ServerUnserved, Certain);
+    }
+
+    #[test]
+    fn a_server_that_forgets_is_found_out_and_a_stopped_one_is_stopped() {
+        let t = Tally { forgotten: 700, ..asked(700, Stop::MaxReached) };
+        let verdict = is(&t, &idle(), Code::ServerUnserved, Likely);
+        assert!(verdict.summary.contains("no longer answers 700"), "{}", verdict.summary);
+        let mut stopped = idle();
+        stopped.owners[0].process.state = 'T';
+        is(&t, &stopped, Code::ServerStopped, Certain);
+    }
+
+    #[test]
+    fn latency_says_how_many_still_met_it() {
+        let latency = Some(Latency {
+            limit: "p99<50ms".into(),
+            of: "replies",
+            met: 400,
+            last_us: 61_000,
+            samples: 200,
+        });
+        let t = Tally { latency, ..asked(700, Stop::Latency) };
+        let verdict = is(&t, &idle(), Code::ServerLatency, Likely);
+        assert!(verdict.summary.contains("400 connections held"), "{}", verdict.summary);
+    }
+}

@@ -1,0 +1,489 @@
+//! Limits of the server, and what its process does.
+
+use super::make::Draft;
+use super::{Code, Evidence, ListenerSeen, OwnerSeen, Stop, Tally, Trial};
+use crate::host::ceilings::{FILE_MAX, NOFILE_HARD, NOFILE_SOFT};
+use crate::host::process::{ProcessView, UNLIMITED};
+use crate::record::Level;
+use crate::render::{count, escaped, plural, rate};
+
+/// `pid 4711`, or `pid 4711 thread 4715` for a table of a thread's own.
+fn who(process: &ProcessView) -> String {
+    if process.tid == process.pid {
+        format!("pid {}", process.pid)
+    } else {
+        format!("pid {} thread {}", process.pid, process.tid)
+    }
+}
+
+/// `node[4711]`, as tables of processes write it.
+fn named(process: &ProcessView) -> String {
+    format!("{}[{}]", escaped(&process.comm), process.pid)
+}
+
+fn gone(owner: &OwnerSeen) -> bool {
+    !owner.alive_after
+}
+
+/// The listener or its process went away while it was probed.
+pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
+    if e.sees_server {
+        let vanished =
+            t.stop == Stop::ServerGone || (e.listener.is_some() && !e.listening_after);
+        if !vanished {
+            return None;
+        }
+        let dead: Vec<&OwnerSeen> = e.owners.iter().filter(|o| gone(o)).collect();
+        let summary = match dead.first() {
+            Some(owner) => format!(
+                "The server's process {} ended after {}.",
+                named(&owner.process),
+                plural(t.established, "connection")
+            ),
+            None => format!("{} stopped listening while it was probed.", t.target),
+        };
+        let mut draft = Draft::certain(Code::ServerDied, summary).seen(
+            e,
+            "LISTEN socket",
+            "gone",
+            if t.is_unix { "unix_diag" } else { "sock_diag" },
+        );
+        for owner in dead {
+            let pid = owner.process.pid;
+            draft = draft.seen(e, who(&owner.process), "gone", format!("/proc/{pid}"));
+        }
+        let pid = e.owners.first().map_or("PID".into(), |o| o.process.pid.to_string());
+        return Some(draft.remedy(e.type_there(format!(
+            "see why it ended: journalctl _PID={pid}; dmesg (an OOM kill names it)"
+        ))));
+    }
+    // From outside: what was held is lost at once, and new dials are refused.
+    let refused = t.errors.get(&libc::ECONNREFUSED).copied().unwrap_or(0);
+    let lost = ended(t);
+    let most_lost = t.established > 0 && lost * 10 >= t.established * 9;
+    let trial = t.trial == Some(Trial::Refused);
+    (most_lost && (trial || (refused > 0 && t.open == 0))).then(|| {
+        let refused = refused + u64::from(trial);
+        let summary = format!(
+            "All {} were lost and new dials are refused.",
+            plural(t.established, "connection")
+        );
+        Draft::likely(Code::ServerDied, summary)
+            .fact("lost", count(lost), "FIN or RST from the server")
+            .fact("dials refused since", count(refused), "ECONNREFUSED")
+            .or(Code::ServerNotListening, "on the server's host: is its process there?")
+            .remedy("see why it ended: journalctl, dmesg on the server's host".into())
+    })
+}
+
+fn ended(t: &Tally) -> u64 {
+    t.closed_silent + t.closed_after_words + t.closed_answered + t.closed_reset
+}
+
+/// Every process that holds the listener is stopped (SIGSTOP, a debugger).
+pub(super) fn stopped(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let is_stopped = |o: &OwnerSeen| matches!(o.process.state, 'T' | 't');
+    let showed = t.stop == Stop::Plateau || t.forgotten > 0;
+    if !showed || e.owners.is_empty() || !e.owners.iter().all(is_stopped) {
+        return None;
+    }
+    let first = &e.owners[0].process;
+    let summary = format!(
+        "The server's process {} is stopped; it accepts nothing until it goes on.",
+        named(first)
+    );
+    let mut draft = Draft::certain(Code::ServerStopped, summary);
+    for owner in &e.owners {
+        let (pid, state) = (owner.process.pid, owner.process.state);
+        let word = if state == 't' { "t (traced)" } else { "T (stopped)" };
+        draft = draft.seen(
+            e,
+            format!("state of {}", who(&owner.process)),
+            word,
+            format!("/proc/{pid}/stat"),
+        );
+    }
+    let pids: Vec<String> = e.owners.iter().map(|o| o.process.pid.to_string()).collect();
+    let resume = e.type_there(format!("kill -CONT {}", pids.join(" ")));
+    Some(draft.queue_facts(t, e).remedy(resume))
+}
+
+/// An owner of the listener has opened all the descriptors that it may.
+pub(super) fn fd_limit(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let listener = e.listener.as_ref()?;
+    let full = |p: &ProcessView| match (p.open_fds, p.nofile_soft) {
+        (Some(open), Some(limit)) => (open >= limit).then_some((open, limit)),
+        _ => None,
+    };
+    let (process, (open, limit)) =
+        e.owners.iter().find_map(|o| Some((&o.process, full(&o.process)?)))?;
+    let limited = t.stop == Stop::Plateau || t.stop == Stop::Losing;
+    if !limited {
+        return None;
+    }
+    let pid = process.pid;
+    let summary = format!(
+        "The server has opened all {} descriptors it may; accept() can only fail with \
+         EMFILE.",
+        count(limit)
+    );
+    let draft = if listener.queue_len > 0 {
+        Draft::certain(Code::ServerFdLimit, summary)
+    } else {
+        let closes = "the server closes them for a reason of its own: its log";
+        Draft::likely(Code::ServerFdLimit, summary).or(Code::ServerClosesNew, closes)
+    };
+    let raised = raised_limit(process, limit);
+    let draft = draft
+        .seen(
+            e,
+            format!("open fds of {}", who(process)),
+            format!("{} of {}", count(open), count(limit)),
+            format!("/proc/{pid}/fd, /proc/{pid}/limits"),
+        )
+        .queue_facts(t, e);
+    let by =
+        if process.nofile_hard.is_some_and(|hard| hard >= raised) { "" } else { "sudo " };
+    // The full tables are those that it accepts into; the remedy raises one process's.
+    let tables = e.owners.iter().filter_map(|o| Some((o.process.pid, full(&o.process)?)));
+    let (open_in_all, room) =
+        tables.fold((0, 0_u64), |(open, room), (of, (n, limit))| {
+            (open + n, room.saturating_add(if of == pid { raised } else { limit }))
+        });
+    let overhead = open_in_all.saturating_sub(accepted(t, listener));
+    let raise = format!("{by}prlimit --pid {pid} --nofile={raised}:{raised}");
+    Some(
+        draft
+            .remedy(e.type_there(raise))
+            .remedy(format!("for good: LimitNOFILE={raised} in its unit"))
+            .raises(Some(room.saturating_sub(overhead)), &[NOFILE_SOFT, NOFILE_HARD]),
+    )
+}
+
+/// What the application took, as far as it was counted or can be told.
+fn accepted(t: &Tally, listener: &ListenerSeen) -> u64 {
+    t.server.map_or(t.held.saturating_sub(listener.queue_len), |s| s.accepted)
+}
+
+/// What to raise a descriptor limit to: its hard limit where that helps, else 65,536 or
+/// four times what it is.
+fn raised_limit(process: &ProcessView, limit: u64) -> u64 {
+    match process.nofile_hard {
+        Some(hard) if hard >= limit.saturating_mul(2) && hard <= 1 << 30 => hard,
+        _ if limit < 32_768 => 65_536,
+        _ => limit.saturating_mul(4),
+    }
+}
+
+/// fs.file-max holds the server back: accept() fails with ENFILE.
+pub(super) fn file_max(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let (open, max) = e.server_file_nr()?;
+    let waits = e.listener.as_ref().is_some_and(|l| l.queue_len > 0);
+    (waits && open >= max && t.stop == Stop::Plateau).then(|| {
+        let summary = "The host has opened all files that fs.file-max allows; the \
+                       server's accept() can only fail with ENFILE.";
+        Draft::certain(Code::ServerFileMax, summary.into())
+            .seen(
+                e,
+                "open files of that host",
+                format!("{} of {}", count(open), count(max)),
+                "/proc/sys/fs/file-nr",
+            )
+            .queue_facts(t, e)
+            .remedy(e.type_there(format!("sysctl -w fs.file-max={} (root)", max * 2)))
+            .raises(Some(max * 2), &[FILE_MAX])
+    })
+}
+
+/// The listener waits for a first byte (TCP_DEFER_ACCEPT) that is never sent.
+pub(super) fn deferred(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let remedy = "TCP_DEFER_ACCEPT (`deferred` in nginx, AcceptFilter in Apache) off";
+    if t.defers && t.half_open > t.held {
+        let waiting = plural(t.half_open, "connection");
+        let summary = format!(
+            "The listener defers: {waiting} wait for a first byte, and the application \
+             sees none of them."
+        );
+        let seen = "SYN-ACKs repeated, of the first dials too, each made alone";
+        return Some(
+            Draft::likely(Code::ServerUnserved, summary)
+                .fact("waiting for a byte", count(t.half_open), seen)
+                .or(
+                    Code::ServerAcceptQueue,
+                    "on the server's host: a queue that other clients keep full (ss -tln)",
+                )
+                .remedy(remedy.into()),
+        );
+    }
+    let s = t.server?;
+    let most = s.deferred > 0 && s.deferred >= s.accepted + s.queued;
+    (most && t.stop != Stop::TimeLimit).then(|| {
+        let summary = format!(
+            "The listener defers: {} wait in SYN_RECV for a first byte, and the \
+             application sees none of them.",
+            plural(s.deferred, "connection")
+        );
+        Draft::certain(Code::ServerUnserved, summary)
+            .seen(e, "in SYN_RECV", count(s.deferred), "sock_diag")
+            .remedy(
+                "TCP_DEFER_ACCEPT (`deferred` in nginx, AcceptFilter in Apache) off"
+                    .into(),
+            )
+    })
+}
+
+/// The queue is full, or overflows, and yet accepts go on.
+pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let listener = e.listener.as_ref()?;
+    let later = t
+        .server
+        .zip(t.server_after)
+        .map_or(0, |(then, after)| after.accepted.saturating_sub(then.accepted));
+    let goes_on = match t.stop {
+        Stop::TimeLimit => t.growth_per_s > 0.0,
+        Stop::Plateau => later > 0 && t.hold_s > 0.0,
+        _ => false,
+    };
+    let nearly_full = listener.queue_len * 10 >= listener.backlog * 9;
+    if !goes_on || !(listener.is_full() || (nearly_full && listener.drops > 0)) {
+        return None;
+    }
+    // By the server's table: what is open here may be a phantom.
+    #[allow(clippy::cast_precision_loss)]
+    let pace = match (t.stop, t.server) {
+        (Stop::TimeLimit, Some(s)) => s.accepted as f64 / t.duration_s.max(1e-3),
+        (Stop::TimeLimit, None) => t.growth_per_s,
+        _ => later as f64 / t.hold_s,
+    };
+    let pace = rate(pace);
+    let summary =
+        format!("The server accepts {pace}, and more come: its accept queue stays full.");
+    let accepted = t.server.map_or(t.held, |s| s.accepted);
+    let draft = if t.server.is_some() {
+        Draft::certain(Code::ServerSlowAccept, summary)
+    } else {
+        let decides = "whether what it holds still grows: --time-limit 5m";
+        Draft::likely(Code::ServerSlowAccept, summary)
+            .or(Code::ServerAcceptQueue, decides)
+    };
+    Some(
+        draft
+            .fact("accepted when dialing ended", count(accepted), "sock_diag")
+            .fact("accepts", pace, "sock_diag, this probe")
+            .queue_facts(t, e)
+            .remedy(
+                "accept in a loop until EAGAIN, and let other threads do the work".into(),
+            )
+            .remedy("several listeners: SO_REUSEPORT, one for each thread".into()),
+    )
+}
+
+/// Resets that are the kernel's answer to a full queue (tcp_abort_on_overflow).
+pub(super) fn resets_by_overflow(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let overflows = e.counters.as_ref().map_or(0, |c| c.listen_overflows);
+    let aborts = e.abort_on_overflow == Some(true) && overflows > 0;
+    (aborts && t.closed_reset > 0).then(|| {
+        let summary =
+            "The accept queue is full, and the kernel resets what does not fit.";
+        Draft::certain(Code::ServerAcceptQueue, summary.into())
+            .queue_facts(t, e)
+            .seen(e, "ListenOverflows", count(overflows), "/proc/net/netstat")
+            .seen(e, "net.ipv4.tcp_abort_on_overflow", "1", "sysctl")
+            .remedy("make the server accept faster, or its backlog larger".into())
+    })
+}
+
+/// New connections are closed, with or without words, or reset.
+pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let young = ended(t).saturating_sub(t.closed_old);
+    // A few that end for reasons of their own are not a limit.
+    if young == 0
+        || young * 100 < t.established
+        || e.listener.as_ref().is_some_and(ListenerSeen::is_full)
+    {
+        return None;
+    }
+    let held = plural(t.held, "connection");
+    let spoke = t.closed_after_words >= t.closed_silent.max(t.closed_reset);
+    let answered = t.closed_answered > t.closed_silent.max(t.closed_after_words);
+    let (code, how, n, source) = if answered {
+        let source = "an answer, then FIN";
+        (Code::ServerClosesNew, "answers, but closes", t.closed_answered, source)
+    } else if spoke {
+        (
+            Code::ServerRejects,
+            "speaks and closes",
+            t.closed_after_words,
+            "bytes, then FIN",
+        )
+    } else if t.closed_silent >= t.closed_reset {
+        (Code::ServerClosesNew, "closes", t.closed_silent, "FIN before any byte")
+    } else {
+        (Code::ServerResetsNew, "resets", t.closed_reset, "RST")
+    };
+    let summary = format!("The server holds {held} and {how} every further one.");
+    let accepted = t.server.is_some();
+    let mut draft = if accepted {
+        Draft::certain(code, summary)
+    } else {
+        Draft::likely(code, summary)
+            .or(Code::PathLimitsNew, "a proxy or balancer between that does it: its log")
+    };
+    draft = draft.fact("new connections ended", count(n), source);
+    if let Some(words) = t.words.first() {
+        draft =
+            draft.fact("it said", format!("\"{}\"", words.trim_end()), "the connection");
+    }
+    draft = draft.queue_facts(t, e);
+    let whose = e.owners.first().map_or("the server".into(), |o| named(&o.process));
+    let remedy = format!("raise the limit on connections in the settings of {whose}");
+    Some(draft.remedy(remedy))
+}
+
+/// All that was asked for is established, and some of it unknown to the server: its
+/// queue was full when their handshake ended (FACTS 6).
+pub(super) fn phantoms(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let phantoms = t.server.map(|s| s.phantoms).filter(|n| *n > 0)?;
+    let listener = e.listener.as_ref()?;
+    if t.stop != Stop::MaxReached {
+        return None;
+    }
+    let summary = format!(
+        "The server accepts more slowly than these dials came: {} here it does not \
+         have, since its accept queue was full when their handshake ended.",
+        plural(phantoms, "established connection")
+    );
+    let overflows = e.counters.as_ref().map_or(0, |c| c.listen_overflows);
+    let overflowed = listener.drops > 0 && overflows > 0;
+    let draft = if overflowed {
+        Draft::certain(Code::ServerSlowAccept, summary)
+    } else {
+        Draft::likely(Code::ServerSlowAccept, summary)
+            .or(Code::PathLimitsNew, "something between answers for it: its log")
+    };
+    let backlog = count(listener.backlog);
+    Some(
+        draft
+            .fact("established, unknown to the server", count(phantoms), "sock_diag")
+            .queue_facts(t, e)
+            .remedy(format!("give listen() a larger backlog than {backlog}"))
+            .remedy("or dial more slowly: --rate 100".into()),
+    )
+}
+
+/// Connections wait in the accept queue and nobody accepts.
+pub(super) fn accept_queue(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let listener = e.listener.as_ref().filter(|l| l.queue_len > 0)?;
+    let accepted = accepted(t, listener);
+    let so_far = if accepted == 0 {
+        "has accepted none".to_owned()
+    } else {
+        format!("accepted {} and then no more", plural(accepted, "connection"))
+    };
+    let waits = plural(listener.queue_len, "connection");
+    let stand = if listener.queue_len == 1 { "stands" } else { "stand" };
+    if let Some(user) = &e.unreadable_owner {
+        let summary = format!(
+            "{waits} {stand} in the accept queue; the server {so_far}. Why cannot be \
+             seen: its process belongs to {user}."
+        );
+        let decides = "its open fds and state: run this probe again with sudo";
+        return Some(
+            Draft::likely(Code::ServerAcceptQueue, summary)
+                .queue_facts(t, e)
+                .or(Code::ServerFdLimit, decides)
+                .or(Code::ServerStopped, decides)
+                .remedy(match &e.remote {
+                    None => format!("sudo sockscope probe {}", t.target),
+                    Some(host) => {
+                        format!("sudo on the server's host, in: {}", host.command)
+                    }
+                }),
+        );
+    }
+    let mut draft = Draft::certain(
+        Code::ServerAcceptQueue,
+        format!("{waits} {stand} in the accept queue; the server {so_far}."),
+    )
+    .queue_facts(t, e);
+    for owner in e.owners.iter().take(3) {
+        let p = &owner.process;
+        if let (Some(open), Some(limit)) = (p.open_fds, p.nofile_soft) {
+            draft = draft.seen(
+                e,
+                format!("open fds of {}", who(p)),
+                match limit {
+                    UNLIMITED => format!("{}, unlimited", count(open)),
+                    _ => format!("{} of {}", count(open), count(limit)),
+                },
+                format!("/proc/{0}/fd, /proc/{0}/limits", p.pid),
+            );
+        }
+        draft = draft.seen(
+            e,
+            format!("state of {}", who(p)),
+            p.state.to_string(),
+            format!("/proc/{}/stat", p.pid),
+        );
+    }
+    let remedy = match e.owners.first() {
+        Some(owner) => e.type_there(format!(
+            "see what {} does instead of accept(): strace -f -p {}",
+            named(&owner.process),
+            owner.process.pid
+        )),
+        None => "make the server call accept()".into(),
+    };
+    Some(draft.remedy(remedy))
+}
+
+/// No rule applies: what a client sees fits several causes.
+pub(super) fn unknown(t: &Tally, e: &Evidence) -> Draft {
+    let confirmed = t.level == Level::Confirmed;
+    let open = plural(if confirmed { t.held } else { t.open }, "connection");
+    let summary = if confirmed && t.half_open + t.phantoms > 0 {
+        format!(
+            "The server has {open}; of the further ones that connect() called established \
+             it knows nothing, or half."
+        )
+    } else if t.unanswered > 0 {
+        format!("After {open} no dial was answered any more.")
+    } else {
+        format!("What is held did not grow beyond {open}.")
+    };
+    let mut draft = Draft::possible(Code::ServerAcceptQueue, summary).queue_facts(t, e);
+    if confirmed {
+        let (half, none) = (count(t.half_open), count(t.phantoms));
+        draft = draft
+            .fact("half-open phantoms", half, "SYN-ACKs repeated after ESTABLISHED")
+            .fact(
+                "phantoms of SYN cookies",
+                none,
+                "keepalives answered by RST or silence",
+            );
+    }
+    if e.sees_server && e.listener.is_some() {
+        return draft
+            .or(
+                Code::ServerSlowAccept,
+                "whether the queue fills now and then: ss -tln while this runs",
+            )
+            .or(Code::PathLimitsNew, "a rule that counts: nft list ruleset (root)")
+            .remedy("see the server's log".into());
+    }
+    draft
+        .or(
+            Code::ServerFdLimit,
+            "on the server's host: ls /proc/PID/fd | wc -l against /proc/PID/limits",
+        )
+        .or(
+            Code::ServerUnserved,
+            "on the server's host: SYN-RECV rows in `ss -tan` (a listener that defers)",
+        )
+        .or(Code::ServerStopped, "on the server's host: T in /proc/PID/stat")
+        .or(Code::PathLimitsNew, "on the server's host: an empty queue in `ss -tln`")
+        .or(Code::PathConntrack, "on each host between: conntrack -C against its maximum")
+        .remedy(
+            "on the server's host: ss -tln (a full queue has Recv-Q above Send-Q)".into(),
+        )
+}

@@ -1,0 +1,520 @@
+//! The rules of judge, each in the presence of what would point to another.
+
+use proptest::collection::btree_map;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+use crate::host::counters::TcpExt;
+use crate::host::process::ProcessView;
+use crate::record::{Confidence, Level};
+
+pub(super) fn tally(stop: Stop) -> Tally {
+    Tally {
+        target: "127.0.0.1:8080".into(),
+        is_unix: false,
+        stop,
+        level: Level::Accepted,
+        max: None,
+        dialed: 1_000,
+        established: 700,
+        errors: [].into(),
+        unanswered: 300,
+        looked_at: 64,
+        retransmitted: 64,
+        silent: 64,
+        open: 700,
+        server: Some(ServerCounts { accepted: 571, queued: 129, ..Default::default() }),
+        server_after: None,
+        held: 571,
+        half_open: 0,
+        phantoms: 0,
+        defers: false,
+        asks: None,
+        served: 0,
+        unserved: [].into(),
+        forgotten: 0,
+        closings: Closings { ended_after: 1.0, ..Closings::default() },
+        trial: None,
+        hold_s: 2.0,
+        latency: None,
+        lost_in_hold: 0,
+        closed_silent: 0,
+        closed_after_words: 0,
+        closed_answered: 0,
+        closed_reset: 0,
+        closed_old: 0,
+        elders: 128,
+        elders_open: 128,
+        words: Vec::new(),
+        duration_s: 4.0,
+        growth_per_s: 0.0,
+        client: Client { fd_limit: 1_024, fd_limit_hard: 4_096, ..Client::default() },
+    }
+}
+
+fn process() -> ProcessView {
+    ProcessView {
+        pid: 4711,
+        tid: 4711,
+        comm: "node".into(),
+        state: 'S',
+        uid: 0,
+        threads: 1,
+        nofile_soft: Some(1_024),
+        nofile_hard: Some(1_024),
+        open_fds: Some(580),
+        started: 1,
+    }
+}
+
+/// A server whose accept queue of 128 and one is full.
+pub(super) fn evidence() -> Evidence {
+    Evidence {
+        sees_server: true,
+        listener: Some(ListenerSeen {
+            address: "127.0.0.1:8080".into(),
+            members: 1,
+            backlog: 128,
+            queue_len: 129,
+            queue_peak: 129,
+            drops: 300,
+        }),
+        listening_after: true,
+        owners: vec![OwnerSeen { process: process(), alive_after: true }],
+        file_nr: Some((2_000, 1_000_000)),
+        mem_available_bytes: Some(8 << 30),
+        ..Evidence::default()
+    }
+}
+
+/// The same with the owner changed.
+fn owned_by(change: impl FnOnce(&mut ProcessView)) -> Evidence {
+    let mut e = evidence();
+    change(&mut e.owners[0].process);
+    e
+}
+
+#[track_caller]
+pub(super) fn is(t: &Tally, e: &Evidence, code: Code, confidence: Confidence) -> Verdict {
+    let verdict = judge(t, e);
+    assert_eq!((verdict.code.as_str(), verdict.confidence), (code.as_str(), confidence));
+    verdict
+}
+
+use Confidence::{Certain, Likely, Possible};
+
+#[test]
+fn a_full_file_table_of_the_host_is_named_with_its_numbers() {
+    let e = Evidence { file_nr: Some((500_000, 500_000)), ..evidence() };
+    let verdict = is(&tally(Stop::NoFiles), &e, Code::ClientFileMax, Certain);
+    assert_eq!(verdict.evidence[0].value, "500,000 of 500,000");
+    assert_eq!(verdict.remedy, ["sysctl -w fs.file-max=1000000 (root)"]);
+    // The server meets it as well, but it is its accept() then that fails.
+    let server = is(&tally(Stop::Plateau), &e, Code::ServerFileMax, Certain);
+    assert!(server.summary.contains("ENFILE"));
+    let unread = Evidence { file_nr: None, ..e };
+    let verdict = is(&tally(Stop::NoFiles), &unread, Code::ClientFileMax, Certain);
+    assert!(verdict.next.is_none() && verdict.remedy[0].contains("fs.file-max"));
+}
+
+#[test]
+fn memory_ends_a_probe_at_its_floor_or_at_the_kernels_word() {
+    let mut t = tally(Stop::MemoryFloor);
+    t.client.memory_floor_bytes = 256 << 20;
+    let verdict = is(&t, &evidence(), Code::ClientMemory, Certain);
+    assert!(verdict.summary.contains("256.0 MiB"), "{}", verdict.summary);
+    for (errno, name) in [(libc::ENOBUFS, "ENOBUFS"), (libc::ENOSPC, "ENOSPC")] {
+        let mut t = tally(Stop::NoMemory);
+        t.errors = [(errno, 1)].into();
+        let verdict = is(&t, &evidence(), Code::ClientMemory, Certain);
+        assert_eq!(verdict.evidence[0].value, name);
+    }
+}
+
+#[test]
+fn an_end_of_the_clients_own_comes_before_what_the_server_shows() {
+    let full = owned_by(|p| p.open_fds = Some(1_024));
+    for (stop, code) in [
+        (Stop::TablesFull, Code::ClientFdTable),
+        (Stop::NoTuples, Code::ClientPorts),
+        (Stop::NoFiles, Code::ClientFileMax),
+        (Stop::NoMemory, Code::ClientMemory),
+        (Stop::MemoryFloor, Code::ClientMemory),
+        (Stop::Interrupted, Code::Interrupted),
+    ] {
+        is(&tally(stop), &full, code, Certain);
+    }
+}
+
+#[test]
+fn a_full_fd_table_explains_a_full_queue() {
+    let t = tally(Stop::Plateau);
+    is(&t, &evidence(), Code::ServerAcceptQueue, Certain);
+    let full = owned_by(|p| p.open_fds = Some(1_024));
+    let verdict = is(&t, &full, Code::ServerFdLimit, Certain);
+    assert_eq!(verdict.remedy[0], "sudo prlimit --pid 4711 --nofile=65536:65536");
+    // 1,024 descriptors for 571 connections: 453 are for other things.
+    assert_eq!(verdict.next.unwrap().number, Some(65_536 - 453));
+}
+
+#[test]
+fn a_limit_that_the_owner_may_raise_himself_needs_no_sudo() {
+    let full = owned_by(|p| (p.open_fds, p.nofile_hard) = (Some(1_024), Some(4_096)));
+    let verdict = is(&tally(Stop::Plateau), &full, Code::ServerFdLimit, Certain);
+    assert_eq!(verdict.remedy[0], "prlimit --pid 4711 --nofile=4096:4096");
+}
+
+#[test]
+fn a_stopped_server_is_stopped_whatever_its_descriptors() {
+    for state in ['T', 't'] {
+        let e = owned_by(|p| (p.open_fds, p.state) = (Some(1_024), state));
+        let verdict = is(&tally(Stop::Plateau), &e, Code::ServerStopped, Certain);
+        assert_eq!(verdict.remedy, ["kill -CONT 4711"]);
+    }
+}
+
+#[test]
+fn with_one_owner_running_the_server_is_not_stopped() {
+    let mut e = owned_by(|p| p.state = 'T');
+    let process = ProcessView { pid: 4712, tid: 4712, ..process() };
+    e.owners.push(OwnerSeen { process, alive_after: true });
+    is(&tally(Stop::Plateau), &e, Code::ServerAcceptQueue, Certain);
+}
+
+#[test]
+fn several_full_tables_are_raised_together() {
+    let mut e = owned_by(|p| p.open_fds = Some(1_024));
+    let process = ProcessView { tid: 4712, open_fds: Some(1_024), ..process() };
+    e.owners.push(OwnerSeen { process, alive_after: true });
+    let t = Tally { held: 2_000, ..tally(Stop::Plateau) };
+    let t = Tally {
+        server: Some(ServerCounts { accepted: 2_000, ..t.server.unwrap() }),
+        ..t
+    };
+    let verdict = is(&t, &e, Code::ServerFdLimit, Certain);
+    assert_eq!(verdict.next.unwrap().number, Some(2 * 65_536 - 48));
+}
+
+#[test]
+fn a_death_comes_before_every_other_cause() {
+    let mut e = owned_by(|p| (p.open_fds, p.state) = (Some(1_024), 'T'));
+    e.listening_after = false;
+    e.owners[0].alive_after = false;
+    let t = Tally { closed_silent: 700, open: 0, held: 0, ..tally(Stop::ServerGone) };
+    let verdict = is(&t, &e, Code::ServerDied, Certain);
+    assert!(verdict.summary.contains("node[4711]"), "{}", verdict.summary);
+}
+
+#[test]
+fn requested_is_said_only_of_what_the_server_has() {
+    let mut t = Tally { max: Some(700), unanswered: 0, ..tally(Stop::MaxReached) };
+    let idle = || {
+        let mut e = evidence();
+        let listener = ListenerSeen { queue_len: 0, ..e.listener.take().unwrap() };
+        Evidence { listener: Some(listener), ..e }
+    };
+    t.server = Some(ServerCounts { accepted: 700, ..Default::default() });
+    is(&t, &idle(), Code::Requested, Certain);
+    t.server = Some(ServerCounts { accepted: 690, phantoms: 10, ..Default::default() });
+    is(&t, &idle(), Code::ServerSlowAccept, Likely);
+    let counters = TcpExt { listen_overflows: 12, ..TcpExt::default() };
+    let overflowed = Evidence { counters: Some(counters), ..idle() };
+    is(&t, &overflowed, Code::ServerSlowAccept, Certain);
+    t.server = Some(ServerCounts { deferred: 700, ..Default::default() });
+    is(&t, &idle(), Code::ServerUnserved, Certain);
+    t.server = Some(ServerCounts { accepted: 700, ..Default::default() });
+    is(&Tally { stop: Stop::Plateau, ..t.clone() }, &idle(), Code::Requested, Certain);
+    is(&Tally { lost_in_hold: 1, ..t }, &idle(), Code::ServerIdleTimeout, Possible);
+}
+
+#[test]
+fn a_server_that_keeps_the_newest_does_not_turn_away() {
+    let mut e = evidence();
+    e.listener = e.listener.map(|l| ListenerSeen { queue_len: 0, drops: 0, ..l });
+    let t = Tally { closed_silent: 5_000, open: 50, held: 50, ..tally(Stop::Plateau) };
+    // The first 50 are among the elders.
+    is(&Tally { elders_open: 50, ..t.clone() }, &e, Code::ServerClosesNew, Certain);
+    is(&Tally { elders_open: 0, ..t }, &e, Code::ServerEvicts, Likely);
+}
+
+#[test]
+fn turned_away_by_the_most_frequent_way() {
+    let mut e = evidence();
+    e.listener = e.listener.map(|l| ListenerSeen { queue_len: 0, drops: 0, ..l });
+    let ended = |silent, words, reset| Tally {
+        closed_silent: silent,
+        closed_after_words: words,
+        closed_reset: reset,
+        ..tally(Stop::Plateau)
+    };
+    for (t, code) in [
+        (ended(200, 3, 1), Code::ServerClosesNew),
+        (ended(3, 200, 1), Code::ServerRejects),
+        (ended(3, 1, 200), Code::ServerResetsNew),
+    ] {
+        is(&t, &e, code, Certain);
+        let outside = Evidence::default();
+        is(&Tally { server: None, ..t }, &outside, code, Likely);
+    }
+}
+
+#[test]
+fn a_full_queue_from_which_accepts_go_on_is_a_slow_server() {
+    let t = Tally { growth_per_s: 90.0, ..tally(Stop::TimeLimit) };
+    let verdict = is(&t, &evidence(), Code::ServerSlowAccept, Certain);
+    assert!(verdict.summary.contains("143/s"), "{}", verdict.summary);
+    let later = ServerCounts { accepted: 580, queued: 129, ..Default::default() };
+    let t = Tally { server_after: Some(later), ..tally(Stop::Plateau) };
+    is(&t, &evidence(), Code::ServerSlowAccept, Certain);
+    let t = Tally { growth_per_s: 0.0, ..tally(Stop::TimeLimit) };
+    is(&t, &evidence(), Code::TimeLimit, Certain);
+}
+
+#[test]
+fn a_schedule_that_was_not_kept_is_the_clients_limit() {
+    let mut t = tally(Stop::TimeLimit);
+    t.client.rate_per_s = Some(1_000.0);
+    let queue = ListenerSeen { queue_len: 0, ..evidence().listener.unwrap() };
+    let e = Evidence { listener: Some(queue), ..evidence() };
+    // 4,000 were due in these 4 s, and 1,000 were made.
+    let verdict = is(&t, &e, Code::ClientCpu, Certain);
+    assert_eq!(verdict.evidence[0].value, "1,000 of 4,000 that were due");
+    t.dialed = 3_990;
+    is(&t, &e, Code::TimeLimit, Certain);
+    t.client.late_max_us = 150_000;
+    is(&t, &e, Code::ClientCpu, Certain);
+}
+
+#[test]
+fn a_full_table_of_the_clients_own_is_not_the_paths() {
+    let queue = ListenerSeen { queue_len: 0, drops: 0, ..evidence().listener.unwrap() };
+    let e = Evidence { listener: Some(queue), ..evidence() };
+    let e = Evidence { client_conntrack: Some((262_144, 262_144)), ..e };
+    is(&tally(Stop::Plateau), &e, Code::ClientConntrack, Likely);
+    let e = Evidence { client_conntrack: None, conntrack: Some((9, 9)), ..e };
+    is(&tally(Stop::Plateau), &e, Code::PathConntrack, Likely);
+}
+
+#[test]
+fn without_the_servers_side_nothing_of_it_is_certain() {
+    let t = Tally { server: None, level: Level::Established, ..tally(Stop::Plateau) };
+    let verdict = is(&t, &Evidence::default(), Code::ServerAcceptQueue, Possible);
+    let others: Vec<&str> = verdict.alternatives.iter().map(|a| &*a.code).collect();
+    for code in [Code::ServerFdLimit, Code::ServerStopped, Code::PathLimitsNew] {
+        assert!(others.contains(&code.as_str()), "{code} is not among {others:?}");
+    }
+}
+
+/// What a client may call certain though it sees nothing of the server's host: limits
+/// of its own, what it was told to do, and answers that can mean one thing only.
+const CERTAIN_FROM_OUTSIDE: &[Code] = &[
+    Code::Requested,
+    Code::Interrupted,
+    Code::TimeLimit,
+    Code::ClientFdTable,
+    Code::ClientFileMax,
+    Code::ClientPorts,
+    Code::ClientMemory,
+    Code::ClientCpu,
+    // ENETUNREACH, EACCES, EPERM; ENOENT of a socket file.
+    Code::PathUnreachable,
+    Code::PathRejected,
+    Code::ServerNotListening,
+];
+
+fn stops() -> impl Strategy<Value = Stop> {
+    prop::sample::select(vec![
+        Stop::MaxReached,
+        Stop::Plateau,
+        Stop::Interrupted,
+        Stop::TimeLimit,
+        Stop::AllFailed,
+        Stop::ServerGone,
+        Stop::Losing,
+        Stop::NoTuples,
+        Stop::TablesFull,
+        Stop::NoFiles,
+        Stop::NoMemory,
+        Stop::MemoryFloor,
+        Stop::Latency,
+    ])
+}
+
+/// A count: often none or few, sometimes more than any host has.
+fn counts() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), 0..2_000_u64, Just(1 << 50)]
+}
+
+prop_compose! {
+    fn server_counts()(n in prop::array::uniform4(counts())) -> ServerCounts {
+        let [accepted, queued, deferred, phantoms] = n;
+        ServerCounts { accepted, queued, deferred, half_open: phantoms / 2, phantoms }
+    }
+}
+
+prop_compose! {
+    /// What was asked and answered, and what ended.
+    fn exchanges()(
+        asks in option::of(Just("what --send says".to_owned())),
+        n in prop::array::uniform4(counts()),
+        unserved in btree_map("no_reply|late_reply|http_5[0-9]{2}", counts(), 0..3),
+        ages in prop::array::uniform4(counts()),
+        shares in prop::array::uniform2(0.0..=1.0_f64),
+        trial in option::of(prop::sample::select(vec![
+            Trial::Answered, Trial::Refused, Trial::Silent,
+        ])),
+        hold_s in 0.0..1e6_f64,
+        met in option::of(counts()),
+        server_after in option::of(server_counts()),
+    ) -> Tally {
+        let [aged, p10_ms, p50_ms, p90_ms] = ages;
+        let [held_after, ended_after] = shares;
+        let latency = met.map(|met| Latency {
+            limit: "p99<50ms".into(), of: "replies", met, last_us: 51_000, samples: 200,
+        });
+        Tally {
+            asks, served: n[0], forgotten: n[1], closed_answered: n[2], phantoms: n[3],
+            unserved, trial, hold_s, latency, server_after,
+            closings: Closings { aged, p10_ms, p50_ms, p90_ms, held_after, ended_after },
+            ..tally(Stop::Plateau)
+        }
+    }
+}
+
+prop_compose! {
+    fn tallies()(
+        stop in stops(),
+        exchange in exchanges().prop_map(Box::new).boxed(),
+        rate_per_s in option::of(1.0..1e7_f64),
+        is_unix: bool,
+        n in prop::array::uniform16(counts()),
+        max in option::of(counts()),
+        server in option::of(server_counts()),
+        errors in btree_map(prop::sample::select(vec![
+            libc::ECONNREFUSED, libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES,
+            libc::ENOENT, libc::EAGAIN, libc::EPROTOTYPE, libc::EINVAL, libc::ENOBUFS,
+        ]), counts(), 0..3),
+        words in prop::collection::vec("[a-zA-Z\\-\\r\\n ]{0,30}", 0..3),
+        tables_allowed in option::of(1_u64..4),
+        growth_per_s in -1e9..1e9_f64,
+    ) -> Tally {
+        Tally {
+            stop, is_unix, max, dialed: n[0], established: n[1], errors, unanswered: n[2],
+            looked_at: n[3], retransmitted: n[4], silent: n[5], open: n[6], server,
+            held: n[7], lost_in_hold: n[8], closed_silent: n[9],
+            closed_after_words: n[10], closed_reset: n[11], elders_open: n[13], closed_old: n[12], words,
+            growth_per_s,
+            level: if server.is_some() { Level::Accepted } else { Level::Established },
+            client: Client {
+                fd_limit_hard: n[13], ports_per_source: n[14], skipped: n[15],
+                tables_allowed, rate_per_s, late_max_us: n[0], ..Client::default()
+            },
+            ..*exchange
+        }
+    }
+}
+
+prop_compose! {
+    fn owners()(
+        pid in 1..4_u32,
+        thread: bool,
+        state in prop::sample::select(vec!['S', 'R', 'T', 't', 'Z']),
+        open_fds in option::of(counts()),
+        nofile_soft in option::of(prop_oneof![counts(), Just(u64::MAX)]),
+        nofile_hard in option::of(prop_oneof![counts(), Just(u64::MAX)]),
+        alive_after: bool,
+    ) -> OwnerSeen {
+        let tid = pid + 10 * u32::from(thread);
+        let process =
+            ProcessView { pid, tid, state, open_fds, nofile_soft, nofile_hard, ..process() };
+        OwnerSeen { process, alive_after }
+    }
+}
+
+prop_compose! {
+    fn listeners()(n in prop::array::uniform5(counts())) -> ListenerSeen {
+        let [members, backlog, queue_len, queue_peak, drops] = n;
+        let members = members.min(64);
+        ListenerSeen {
+            address: "127.0.0.1:8080".into(), members, backlog, queue_len, queue_peak, drops,
+        }
+    }
+}
+
+prop_compose! {
+    fn seen()(
+        listener in option::of(listeners()),
+        listening_after: bool,
+        owners in prop::collection::vec(owners(), 0..3),
+        hidden: bool,
+        overflows in option::of(counts()),
+        abort_on_overflow in option::of(any::<bool>()),
+        conntrack in option::of((counts(), counts())),
+        file_nr in option::of((counts(), counts())),
+        client_conntrack in option::of((counts(), counts())),
+    ) -> Evidence {
+        let counters = overflows
+            .map(|listen_overflows| TcpExt { listen_overflows, ..TcpExt::default() });
+        Evidence {
+            sees_server: true, listener, listening_after, owners, counters,
+            unreadable_owner: hidden.then(|| "uid 0".into()),
+            abort_on_overflow, conntrack, client_conntrack, file_nr, ..Evidence::default()
+        }
+    }
+}
+
+/// What is seen of the server's host, and what where it is not seen at all.
+fn evidences() -> impl Strategy<Value = Evidence> {
+    let unseen = option::of((counts(), counts())).prop_map(|file_nr| Evidence {
+        file_nr,
+        client_conntrack: file_nr,
+        ..Evidence::default()
+    });
+    prop_oneof![3 => seen(), 1 => unseen]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn whatever_was_counted_a_verdict_is_one_of_the_catalogue(
+        t in tallies().boxed(), e in evidences().boxed(),
+    ) {
+        let verdict = judge(&t, &e);
+        prop_assert!(Code::ALL.iter().any(|code| code.as_str() == verdict.code));
+        prop_assert!(verdict.summary.ends_with('.'), "{}", verdict.summary);
+        prop_assert!(!verdict.remedy.is_empty() || verdict.code == "interrupted");
+        // A number that went below zero is this long.
+        let texts = verdict.evidence.iter().map(|fact| &fact.value);
+        for text in texts.chain([&verdict.summary]).chain(&verdict.remedy) {
+            prop_assert!(!text.contains("18,446,74"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_certain_says_what_else_it_could_be(t in tallies().boxed(), e in evidences().boxed()) {
+        let verdict = judge(&t, &e);
+        let named = !verdict.alternatives.is_empty();
+        prop_assert_eq!(verdict.confidence != Certain, named, "{:?}", verdict);
+        for other in &verdict.alternatives {
+            prop_assert!(other.code != verdict.code && !other.decides.is_empty());
+            prop_assert!(Code::ALL.iter().any(|code| code.as_str() == other.code));
+        }
+    }
+
+    #[test]
+    fn certain_is_what_a_kernel_said_or_what_can_mean_one_thing_only(
+        t in tallies().boxed(), e in evidences().boxed(),
+    ) {
+        let verdict = judge(&Tally { server: t.server.filter(|_| e.sees_server), ..t }, &e);
+        if verdict.confidence == Certain && !e.sees_server {
+            let known = CERTAIN_FROM_OUTSIDE.iter().any(|c| c.as_str() == verdict.code);
+            prop_assert!(known, "{verdict:?}");
+        }
+        if verdict.confidence == Certain {
+            let words = ["requested", "interrupted"].contains(&verdict.code.as_str());
+            prop_assert!(words || !verdict.evidence.is_empty(), "{verdict:?}");
+        }
+    }
+}

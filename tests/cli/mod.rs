@@ -1,0 +1,9 @@
+//! Each command as its users see it.
+
+mod probe;
+mod probe_ends;
+mod probe_printing;
+mod probe_record;
+mod probe_refusals;
+mod serve;
+mod serve_faults;

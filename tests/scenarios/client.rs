@@ -1,0 +1,65 @@
+//! Limits of the probe's own side: never blamed on the server.
+
+use crate::fixtures::Server;
+use crate::fixtures::netns::Netns;
+use crate::fixtures::probe::Probe;
+
+#[test]
+fn every_port_of_the_only_source_is_used() {
+    let Some(netns) = Netns::new() else { return };
+    // 50 ports are left, in ip_local_port_range and beyond it.
+    let reserved = "1024-31999,32010-32989,33010-61009,61030-65535";
+    netns.sysctl("net/ipv4/ip_local_reserved_ports", reserved);
+    let server = Server::start_in(&netns, &["--listen", "127.0.0.1:2000"]);
+    let one = ["--source", "127.0.0.1"];
+    let outcome = Probe::of(&server.address).inside(&netns).with(&one).run();
+    outcome.is("client.ports", "certain");
+    outcome.holds(50);
+    assert_eq!(outcome.fact("four-tuples"), "1 source address × 50 ports");
+    assert!(outcome.warnings().contains(&"ports_beyond_range"), "{outcome}");
+    assert!(outcome.remedies()[0].contains("leave --source out"), "{outcome}");
+
+    let outcome = Probe::of(&server.address).inside(&netns).with(&["--max", "120"]).run();
+    outcome.is("requested", "certain");
+    outcome.holds(120);
+}
+
+#[test]
+fn ports_that_others_hold_are_said_to_be_taken() {
+    let Some(netns) = Netns::new() else { return };
+    netns.sysctl("net/ipv4/ip_local_reserved_ports", "1024-32999,33020-65535");
+    let server = Server::start_in(&netns, &["--listen", "127.0.0.1:2000"]);
+    let other = Server::start_in(&netns, &["--listen", "127.0.0.1:33005"]);
+    let one = ["--source", "127.0.0.1"];
+    let outcome = Probe::of(&server.address).inside(&netns).with(&one).run();
+    outcome.is("client.ports", "certain");
+    outcome.holds(19);
+    assert_eq!(outcome.fact("taken by others"), "1");
+    drop(other);
+}
+
+#[test]
+fn its_only_fd_table_is_full() {
+    let server = Server::apart(&[]);
+    let limited = || server.probe().by(&["prlimit", "--nofile=100:100"]);
+    let outcome = limited().with(&["--fd-tables", "1"]).run();
+    outcome.is("client.fd_table", "certain");
+    assert!((90..100).contains(&outcome.held()), "{outcome}");
+    assert_eq!(outcome.number("/result/fds/client_limit"), 100);
+    assert!(outcome.remedies()[0].contains("--fd-tables auto"), "{outcome}");
+
+    // As the remedy says.
+    let outcome = limited().with(&["--max", "300"]).run();
+    outcome.is("requested", "certain");
+    outcome.holds(300);
+    assert!(outcome.number("/result/fds/client_tables") > 3, "{outcome}");
+}
+
+#[test]
+fn a_soft_limit_is_raised_to_the_hard_one_first() {
+    let server = Server::apart(&[]);
+    let probe = server.probe().by(&["prlimit", "--nofile=50:400"]);
+    let outcome = probe.with(&["--fd-tables", "1", "--max", "300"]).run();
+    outcome.is("requested", "certain");
+    outcome.holds(300);
+}

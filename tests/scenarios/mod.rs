@@ -1,0 +1,17 @@
+//! Verdicts: one real situation each, and the probe must name it; and what the kernel
+//! does that makes them hard to tell.
+
+mod client;
+mod drops;
+mod ends;
+mod foreign;
+mod link;
+mod namespaces;
+mod neighbours;
+mod path;
+mod phantoms;
+mod remote_evidence;
+mod requested;
+mod served;
+mod server;
+mod slow_link;

@@ -1,0 +1,71 @@
+//! A server in another network namespace, over a link between the two.
+
+use crate::fixtures::Server;
+use crate::fixtures::netns::Netns;
+use crate::fixtures::probe::Probe;
+
+const TARGET: &str = "192.0.2.2:2000";
+
+/// The client's namespace and the server's.
+fn linked() -> Option<(Netns, Netns)> {
+    let (here, there) = (Netns::new()?, Netns::new()?);
+    let link = ["link", "add", "eth0", "type", "veth", "peer", "eth0", "netns"];
+    here.ip(&[&link[..], &[&there.name]].concat());
+    for (netns, address) in [(&here, "192.0.2.1/24"), (&there, "192.0.2.2/24")] {
+        netns.ip(&["address", "add", address, "dev", "eth0"]);
+        netns.ip(&["link", "set", "eth0", "up"]);
+    }
+    Some((here, there))
+}
+
+#[test]
+fn named_it_is_probed_freely_and_seen_to_accept() {
+    let Some((here, there)) = linked() else { return };
+    let server = Server::start_in(&there, &["--listen", TARGET]);
+    for name in [there.name.clone(), server.pid().to_string()] {
+        let outcome = Probe::of(TARGET)
+            .inside(&here)
+            .with(&["--target-netns", &name, "--max", "200"])
+            .run();
+        outcome.is("requested", "certain");
+        outcome.holds(200);
+        assert_eq!(outcome.run["target"]["netns"], name);
+    }
+}
+
+#[test]
+fn named_its_limits_are_told_apart() {
+    let Some((here, there)) = linked() else { return };
+    let args = ["--listen", TARGET, "--fd-limit", "100", "--backlog", "20"];
+    let server = Server::start_in(&there, &args);
+    let outcome =
+        Probe::of(TARGET).inside(&here).with(&["--target-netns", &there.name]).run();
+    outcome.is("server.fd_limit", "certain");
+    assert!((80..100).contains(&outcome.held()), "{outcome}");
+    outcome.fills(20);
+    assert!(outcome.remedies()[0].contains(&server.pid().to_string()), "{outcome}");
+}
+
+#[test]
+fn not_named_it_is_somebody_elses() {
+    let Some((here, there)) = linked() else { return };
+    let server = Server::start_in(&there, &["--listen", TARGET]);
+    for args in [&[][..], &["--max", "20"], &["--authorized"]] {
+        let (exit, says) = Probe::of(TARGET).inside(&here).with(args).refused();
+        assert!(exit == 2 && says.contains("--authorized"), "{args:?}: {exit} {says}");
+        assert!(says.contains("--max N"), "{args:?}: {says}");
+    }
+    let args = ["--authorized", "--max", "50", "--evidence", "none"];
+    let outcome = Probe::of(TARGET).inside(&here).with(&args).run();
+    outcome.is("requested", "certain");
+    assert_eq!((outcome.held(), outcome.level()), (50, "confirmed"), "{outcome}");
+    assert_eq!(outcome.run["plan"]["rate_per_s"], 200.0);
+    drop(server);
+}
+
+#[test]
+fn an_address_of_this_host_with_nobody_on_it_may_be_anothers() {
+    let Some((here, _there)) = linked() else { return };
+    let (exit, says) = Probe::of("192.0.2.1:2000").inside(&here).refused();
+    assert!(exit == 2 && says.contains("nothing listens on it here"), "{says}");
+}

@@ -1,0 +1,74 @@
+//! A probe counts its own connections alone, and leaves nothing behind.
+
+use crate::fixtures::netns::Netns;
+use crate::fixtures::probe::Probe;
+use crate::fixtures::{Server, until};
+
+#[test]
+fn two_probes_in_a_row_find_the_same() {
+    let server = Server::apart(&["--max-connections", "80", "--beyond", "close"]);
+    for _ in 0..2 {
+        let outcome = server.probe().run();
+        outcome.is("server.closes_new", "certain");
+        outcome.holds(80);
+    }
+    let server = Server::apart(&["--fd-limit", "100", "--backlog", "20"]);
+    let found = [(); 2].map(|()| server.probe().run());
+    for outcome in &found {
+        outcome.is("server.fd_limit", "certain");
+        outcome.holds(found[0].held());
+    }
+}
+
+#[test]
+fn two_probes_at_a_time_count_each_its_own() {
+    let server = Server::apart(&[]);
+    let start = |n| {
+        let args = ["--max", n, "--rate", "300", "--hold", "1s"];
+        server.probe().with(&args).start()
+    };
+    let both = [("150", start("150")), ("110", start("110"))];
+    for (n, probe) in both {
+        let outcome = probe.ended();
+        outcome.is("requested", "certain");
+        outcome.holds(n.parse().unwrap());
+    }
+}
+
+#[test]
+fn other_clients_are_not_counted_as_ours() {
+    let server = Server::apart(&["--max-connections", "100", "--beyond", "close"]);
+    let others = server.connect_many(30);
+    until("it has them", || server.open_fds().len() > 30);
+    let outcome = server.probe().run();
+    outcome.is("server.closes_new", "certain");
+    outcome.holds(70);
+    drop(others);
+
+    let server = Server::apart(&["--never-accept", "--backlog", "50"]);
+    let others = server.connect_many(20);
+    let outcome = server.probe().run();
+    outcome.is("server.accept_queue", "certain");
+    outcome.holds(0);
+    outcome.fills(30);
+    drop(others);
+}
+
+#[test]
+fn nothing_is_left_of_a_probe() {
+    let Some(netns) = Netns::new() else { return };
+    let tables = || netns.run("ss", &["-Htan"]);
+    for (port, args) in [("2000", &[][..]), ("2001", &["--never-accept"])] {
+        let listen = format!("127.0.0.1:{port}");
+        let args = [&["--listen", &listen, "--backlog", "50"], args].concat();
+        let server = Server::start_in(&netns, &args);
+        let max = ["--max", "300"];
+        let outcome = Probe::of(&server.address).inside(&netns).with(&max).run();
+        assert!(outcome.count("dialed") >= 51, "{outcome}");
+        // No TIME_WAIT, which a FIN would leave; at the server a dead one may queue.
+        let ours = |line: &&str| !line.starts_with("LISTEN");
+        let left = || tables().lines().filter(ours).any(|l| !l.starts_with("CLOSE"));
+        until("all is closed", || !left());
+        assert!(!tables().contains("TIME-WAIT"), "{}", tables());
+    }
+}

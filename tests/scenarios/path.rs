@@ -1,0 +1,107 @@
+//! Limits of the way to the server, each in a network namespace of its own.
+
+use crate::fixtures::Server;
+use crate::fixtures::netns::Netns;
+use crate::fixtures::probe::{Outcome, Probe};
+
+/// A server on port 2000 of a namespace with this filter.
+fn behind(rule: &str) -> Option<(Netns, Server)> {
+    let netns = Netns::new()?;
+    let server = Server::start_in(&netns, &["--listen", "127.0.0.1:2000"]);
+    netns.filter(&format!("tcp dport 2000 {rule}"));
+    Some((netns, server))
+}
+
+fn probe(netns: &Netns, server: &Server, args: &[&str]) -> Outcome {
+    Probe::of(&server.address).inside(netns).with(args).run()
+}
+
+#[test]
+fn a_filter_that_drops_everything() {
+    let Some((netns, server)) = behind("drop") else { return };
+    let outcome = probe(&netns, &server, &[]);
+    outcome.is("path.filtered", "certain");
+    assert_eq!((outcome.held(), outcome.exit), (0, 3));
+    assert!(outcome.fact("unanswered dials").ends_with("heard nothing"), "{outcome}");
+    // Without the listener in sight, nobody may be there.
+    let outcome = probe(&netns, &server, &["--evidence", "none"]);
+    outcome.is("path.filtered", "likely");
+    assert_eq!(outcome.alternatives(), ["path.unreachable", "server.accept_queue"]);
+}
+
+#[test]
+fn a_filter_that_refuses_is_not_a_port_without_a_listener() {
+    for rule in ["reject with tcp reset", "reject"] {
+        let Some((netns, server)) = behind(rule) else { return };
+        let outcome = probe(&netns, &server, &[]);
+        outcome.is("path.rejected", "certain");
+        assert_eq!((outcome.held(), outcome.exit), (0, 3), "{rule}: {outcome}");
+        let outcome = probe(&netns, &server, &["--evidence", "none"]);
+        outcome.is("server.not_listening", "likely");
+        assert_eq!(outcome.alternatives(), ["path.rejected"]);
+    }
+}
+
+#[test]
+fn a_filter_that_calls_a_listener_unreachable_refuses() {
+    for kind in ["host-unreachable", "admin-prohibited"] {
+        let rule = format!("reject with icmp type {kind}");
+        let Some((netns, server)) = behind(&rule) else { return };
+        let outcome = probe(&netns, &server, &[]);
+        outcome.is("path.rejected", "likely");
+        assert_eq!(outcome.exit, 3, "{outcome}");
+        let outcome = probe(&netns, &server, &["--evidence", "none"]);
+        outcome.is("path.unreachable", "likely");
+        assert_eq!(outcome.alternatives(), ["path.rejected"]);
+    }
+}
+
+#[test]
+fn a_filter_that_counts_connections() {
+    let Some((netns, server)) = behind("ct state new ct count over 100 drop") else {
+        return;
+    };
+    let outcome = probe(&netns, &server, &[]);
+    outcome.is("path.limits_new", "likely");
+    outcome.holds(100);
+    assert_eq!(outcome.alternatives(), ["path.conntrack"]);
+    assert_eq!(outcome.fact("accept queue"), "0 of 4,097");
+}
+
+#[test]
+fn no_way_leads_there() {
+    let Some(netns) = Netns::new() else { return };
+    let far = |target: &str| {
+        Probe::of(target).inside(&netns).with(&["--authorized", "--max", "20"]).run()
+    };
+    let no_route = far("192.0.2.1:80");
+    no_route.is("path.unreachable", "certain");
+    assert!(no_route.fact("dials").ends_with("ENETUNREACH"), "{no_route}");
+    assert_eq!((no_route.exit, no_route.remedies()[0]), (3, "ip route get 192.0.2.1"));
+    far("[2001:db8::1]:80").is("path.unreachable", "certain");
+
+    netns.ip(&["route", "add", "unreachable", "192.0.2.0/24"]);
+    let unreachable = far("192.0.2.1:80");
+    // A filter may say that, too.
+    unreachable.is("path.unreachable", "likely");
+    assert!(unreachable.fact("dials").ends_with("EHOSTUNREACH"), "{unreachable}");
+
+    netns.ip(&["route", "add", "prohibit", "198.51.100.0/24"]);
+    let forbidden = far("198.51.100.1:80");
+    forbidden.is("path.rejected", "certain");
+    assert!(forbidden.fact("dials").ends_with("EACCES"), "{forbidden}");
+}
+
+#[test]
+fn a_host_that_is_not_there() {
+    let Some(netns) = Netns::new() else { return };
+    netns.ip(&["link", "add", "near", "type", "veth", "peer", "far"]);
+    for end in ["near", "far"] {
+        netns.ip(&["link", "set", end, "up"]);
+    }
+    netns.ip(&["address", "add", "192.0.2.1/24", "dev", "near"]);
+    let probe = Probe::of("192.0.2.7:80").inside(&netns);
+    let outcome = probe.with(&["--authorized", "--max", "20"]).run();
+    outcome.is("path.unreachable", "likely");
+    assert!(outcome.fact("dials").ends_with("EHOSTUNREACH"), "{outcome}");
+}
