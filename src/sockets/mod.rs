@@ -9,7 +9,10 @@ pub mod connections;
 pub mod listeners;
 pub mod model;
 pub mod owners;
+pub mod row;
 pub mod sample;
+pub mod select;
+pub mod source;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;
