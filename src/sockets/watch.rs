@@ -165,11 +165,11 @@ impl ListenerWatch {
             return;
         }
         let scan = owners_of(self.proc_root.as_path(), &wanted).unwrap_or_default();
-        let mut owners: Vec<Owner> = scan.owners.into_values().flatten().collect();
+        let mut owners: Vec<Owner> = scan.iter().map(|(_, owner)| owner).collect();
         owners.sort_by_key(|o| (o.pid, o.tid, o.fd));
         owners.dedup_by_key(|o| (o.pid, o.tid));
         owners.truncate(OWNERS_MAX);
-        (self.owners, self.unreadable) = (owners, scan.unreadable);
+        (self.owners, self.unreadable) = (owners, scan.unreadable());
     }
 
     /// Who holds the listeners, as they were last looked for.

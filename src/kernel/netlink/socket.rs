@@ -1,6 +1,7 @@
 //! A netlink socket that asks the kernel one thing at a time.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -75,11 +76,11 @@ impl Socket {
         // datagram (a deep listener with UNIX_DIAG_ICONS) ends the dump without a word.
         let sequence = socket.next_sequence();
         socket.send(frame::NOOP, frame::REQUEST | frame::ACK, sequence, &[])?;
-        socket.receive(sequence, Answer::One, |_| {})?;
+        socket.receive(sequence, Answer::One, |_| ControlFlow::Continue(()))?;
         Ok(socket)
     }
 
-    /// Asks for a dump and hands out the payload of each message.
+    /// Asks for a dump and hands out the payload of each message, until `each` breaks.
     ///
     /// # Errors
     /// The kernel's own, with its errno; TimedOut after 5 s without an answer.
@@ -87,7 +88,7 @@ impl Socket {
         &mut self,
         kind: u16,
         payload: &[u8],
-        each: impl FnMut(&[u8]),
+        each: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> io::Result<DumpEnd> {
         self.exchange(kind, frame::DUMP, payload, Answer::Dump, each)
     }
@@ -100,9 +101,23 @@ impl Socket {
         &mut self,
         kind: u16,
         payload: &[u8],
-        each: impl FnMut(&[u8]),
+        mut each: impl FnMut(&[u8]),
     ) -> io::Result<DumpEnd> {
-        self.exchange(kind, 0, payload, Answer::One, each)
+        self.exchange(kind, 0, payload, Answer::One, |payload| {
+            each(payload);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Asks for something to be done, and waits for the acknowledgement.
+    ///
+    /// # Errors
+    /// As [`Self::one`].
+    pub(crate) fn act(&mut self, kind: u16, payload: &[u8]) -> io::Result<()> {
+        self.exchange(kind, frame::ACK, payload, Answer::One, |_| {
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
     }
 
     fn exchange(
@@ -111,7 +126,7 @@ impl Socket {
         flags: u16,
         payload: &[u8],
         answer: Answer,
-        each: impl FnMut(&[u8]),
+        each: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> io::Result<DumpEnd> {
         self.settle()?;
         let sequence = self.next_sequence();
@@ -140,7 +155,7 @@ impl Socket {
         &mut self,
         sequence: u32,
         answer: Answer,
-        mut each: impl FnMut(&[u8]),
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> io::Result<DumpEnd> {
         self.unfinished = Some(sequence);
         let mut end = DumpEnd::default();
@@ -164,9 +179,13 @@ impl Socket {
                 if message.sequence != sequence {
                     continue;
                 }
-                if let Some(done) = take(&message, answer, &mut end, &mut each) {
-                    self.unfinished = None;
-                    return done.map(|()| end);
+                match take(&message, answer, &mut end, &mut each) {
+                    Step::On => {}
+                    Step::Stop => return Ok(end),
+                    Step::Last(done) => {
+                        self.unfinished = None;
+                        return done.map(|()| end);
+                    }
                 }
             }
         }
@@ -203,27 +222,41 @@ impl Socket {
     }
 }
 
-/// Takes in one message of an answer; Some when it is the last.
+/// What a message of an answer means for the reading of it.
+#[derive(Debug)]
+enum Step {
+    /// More is to come.
+    On,
+    /// Its reader has seen enough; the rest is unread.
+    Stop,
+    /// It was the last, perhaps with an error.
+    Last(io::Result<()>),
+}
+
+/// Takes in one message of an answer.
 fn take(
     message: &Message<'_>,
     answer: Answer,
     end: &mut DumpEnd,
-    each: &mut impl FnMut(&[u8]),
-) -> Option<io::Result<()>> {
+    each: &mut impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> Step {
     end.interrupted |= message.flags & frame::DUMP_INTERRUPTED != 0;
     match (message.kind, message.errno()) {
-        (frame::DONE, 0) => Some(Ok(())),
+        (frame::DONE, 0) => Step::Last(Ok(())),
         // An acknowledgement ends an answer of one, and within a dump it is the echo of
         // `resume`.
-        (frame::ERROR, 0) => (answer == Answer::One).then_some(Ok(())),
+        (frame::ERROR, 0) if answer == Answer::One => Step::Last(Ok(())),
+        (frame::ERROR, 0) | (frame::NOOP, _) => Step::On,
         (frame::DONE | frame::ERROR, errno) => {
-            Some(Err(io::Error::from_raw_os_error(errno)))
+            Step::Last(Err(io::Error::from_raw_os_error(errno)))
         }
-        (frame::NOOP, _) => None,
         _ => {
             end.rows += 1;
-            each(message.payload);
-            (answer == Answer::One).then_some(Ok(()))
+            match (each(message.payload), answer) {
+                (_, Answer::One) => Step::Last(Ok(())),
+                (ControlFlow::Continue(()), Answer::Dump) => Step::On,
+                (ControlFlow::Break(()), Answer::Dump) => Step::Stop,
+            }
         }
     }
 }
@@ -245,7 +278,11 @@ mod tests {
 
     fn last(message: &Message<'_>, answer: Answer) -> (Option<Option<i32>>, DumpEnd) {
         let mut end = DumpEnd::default();
-        let done = take(message, answer, &mut end, &mut |_| {});
+        let done =
+            match take(message, answer, &mut end, &mut |_| ControlFlow::Continue(())) {
+                Step::Last(done) => Some(done),
+                Step::On | Step::Stop => None,
+            };
         (done.map(|done| done.err().and_then(|e| e.raw_os_error())), end)
     }
 

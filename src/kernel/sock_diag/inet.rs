@@ -15,10 +15,20 @@ const REQUEST: usize = 56;
 const REQUEST_PROTOCOL: u16 = 3;
 
 const ATTRIBUTE_INFO: u16 = 2;
+const ATTRIBUTE_CONG: u16 = 4;
+const ATTRIBUTE_TOS: u16 = 5;
+const ATTRIBUTE_TCLASS: u16 = 6;
 const ATTRIBUTE_SKMEMINFO: u16 = 7;
 const ATTRIBUTE_SHUTDOWN: u16 = 8;
 const ATTRIBUTE_PROTOCOL: u16 = 10;
 const ATTRIBUTE_SKV6ONLY: u16 = 11;
+const ATTRIBUTE_MARK: u16 = 15;
+const ATTRIBUTE_CLASS_ID: u16 = 17;
+const ATTRIBUTE_ULP_INFO: u16 = 19;
+const ATTRIBUTE_CGROUP_ID: u16 = 21;
+const ATTRIBUTE_SOCKOPT: u16 = 22;
+/// INET_ULP_INFO_NAME, in INET_DIAG_ULP_INFO.
+const ULP_NAME: u16 = 1;
 
 /// An address family. A v6 socket that also takes IPv4 is in V6's table, with its
 /// IPv4 connections as v4-mapped addresses.
@@ -88,6 +98,12 @@ impl Extensions {
     pub const NONE: Self = Self(0);
     /// INET_DIAG_INFO: TCP_INFO of each connection.
     pub const INFO: Self = Self(1 << (ATTRIBUTE_INFO - 1));
+    /// INET_DIAG_CONG: the congestion control's name.
+    pub const CONGESTION: Self = Self(1 << (ATTRIBUTE_CONG - 1));
+    /// INET_DIAG_TOS.
+    pub const TOS: Self = Self(1 << (ATTRIBUTE_TOS - 1));
+    /// INET_DIAG_TCLASS; gives INET_DIAG_CLASS_ID too.
+    pub const TCLASS: Self = Self(1 << (ATTRIBUTE_TCLASS - 1));
     /// INET_DIAG_SKMEMINFO: memory, and drops.
     pub const SK_MEMINFO: Self = Self(1 << (ATTRIBUTE_SKMEMINFO - 1));
 }
@@ -255,6 +271,23 @@ pub struct InetRow<'a> {
     pub shutdown: u8,
     /// IPV6_V6ONLY of a v6 socket in LISTEN or CLOSE.
     pub v6_only: Option<bool>,
+    /// SO_MARK; with CAP_NET_ADMIN alone.
+    pub mark: Option<u32>,
+    /// The id of the cgroup v2 that it was made in (Linux 5.9).
+    pub cgroup: Option<u64>,
+    /// The bits of struct inet_diag_sockopt, the first of its two bytes in the low eight
+    /// (Linux 5.10).
+    pub options: Option<u16>,
+    /// With [`Extensions::TOS`].
+    pub tos: Option<u8>,
+    /// With [`Extensions::TCLASS`], of IPv6.
+    pub tclass: Option<u8>,
+    /// With [`Extensions::TCLASS`]: the class that net_cls gave it, else its priority.
+    pub class_id: Option<u32>,
+    /// With [`Extensions::CONGESTION`]: a name.
+    pub congestion: Option<&'a [u8]>,
+    /// With [`Extensions::INFO`]: the name of the upper layer protocol (`mptcp`, `tls`).
+    pub ulp: Option<&'a [u8]>,
     /// With [`Extensions::SK_MEMINFO`].
     pub sk_mem: Option<SkMem>,
     /// The bytes of struct tcp_info, as many as the kernel knows, with
@@ -288,23 +321,57 @@ impl<'a> InetRow<'a> {
             timer: timer(row),
             shutdown: 0,
             v6_only: None,
+            mark: None,
+            cgroup: None,
+            options: None,
+            tos: None,
+            tclass: None,
+            class_id: None,
+            congestion: None,
+            ulp: None,
             sk_mem: None,
             tcp_info: None,
         };
         for (kind, value) in Attributes::of(attributes) {
-            match kind {
-                ATTRIBUTE_INFO => parsed.tcp_info = Some(value),
-                ATTRIBUTE_SKMEMINFO => parsed.sk_mem = Some(SkMem::parse(value)),
-                ATTRIBUTE_SHUTDOWN => parsed.shutdown = *value.first()?,
-                ATTRIBUTE_PROTOCOL => {
-                    parsed.protocol = Protocol((*value.first()?).into());
-                }
-                ATTRIBUTE_SKV6ONLY => parsed.v6_only = Some(*value.first()? != 0),
-                _ => {}
-            }
+            parsed.take(kind, value)?;
         }
         Some(parsed)
     }
+
+    fn take(&mut self, kind: u16, value: &'a [u8]) -> Option<()> {
+        let word = || value.first_chunk().map(|four| u32::from_ne_bytes(*four));
+        match kind {
+            // No struct tcp_info: a listener's, or a protocol that has none.
+            ATTRIBUTE_INFO if value.is_empty() => {}
+            ATTRIBUTE_INFO => self.tcp_info = Some(value),
+            ATTRIBUTE_CONG => self.congestion = Some(until_nul(value)),
+            ATTRIBUTE_TOS => self.tos = Some(*value.first()?),
+            ATTRIBUTE_TCLASS => self.tclass = Some(*value.first()?),
+            ATTRIBUTE_SKMEMINFO => self.sk_mem = Some(SkMem::parse(value)),
+            ATTRIBUTE_SHUTDOWN => self.shutdown = *value.first()?,
+            ATTRIBUTE_PROTOCOL => self.protocol = Protocol((*value.first()?).into()),
+            ATTRIBUTE_SKV6ONLY => self.v6_only = Some(*value.first()? != 0),
+            ATTRIBUTE_MARK => self.mark = Some(word()?),
+            ATTRIBUTE_CLASS_ID => self.class_id = Some(word()?),
+            ATTRIBUTE_ULP_INFO => {
+                let name = Attributes::of(value).find(|(kind, _)| *kind == ULP_NAME);
+                self.ulp = name.map(|(_, name)| until_nul(name));
+            }
+            ATTRIBUTE_CGROUP_ID => {
+                self.cgroup = Some(u64::from_ne_bytes(*value.first_chunk()?));
+            }
+            ATTRIBUTE_SOCKOPT => {
+                self.options = Some(u16::from_le_bytes(*value.first_chunk()?));
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+/// The text before the byte 0 that ends a name.
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 fn address(family: Family, row: &[u8; ROW], ip: usize, port: usize) -> SocketAddr {

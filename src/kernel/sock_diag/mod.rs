@@ -3,11 +3,14 @@
 
 mod inet;
 mod name;
+mod netlink;
+mod packet;
 mod state;
 mod unix;
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 
 use rustix::net::netlink::SOCK_DIAG;
 
@@ -17,6 +20,8 @@ pub use self::inet::{
 };
 pub use self::name::UnixName;
 pub(crate) use self::name::escape;
+pub use self::netlink::{NetlinkRequest, NetlinkRow};
+pub use self::packet::{PacketRequest, PacketRow};
 pub use self::state::{State, States};
 pub use self::unix::{Icons, Show, SocketFile, UnixKind, UnixRequest, UnixRow};
 pub use super::netlink::socket::DumpEnd;
@@ -24,6 +29,8 @@ use super::netlink::{frame, socket::Socket};
 
 /// SOCK_DIAG_BY_FAMILY (linux/sock_diag.h).
 const BY_FAMILY: u16 = 20;
+/// SOCK_DESTROY.
+const DESTROY: u16 = 21;
 
 /// The inode of a socket, as `socket:[N]` in /proc/PID/fd shows it. 0: the socket
 /// belongs to no file: it waits in an accept queue, was closed, or is in TIME_WAIT.
@@ -147,14 +154,44 @@ impl SockDiag {
         request: &InetRequest,
         mut each: impl FnMut(&InetRow<'_>),
     ) -> io::Result<DumpEnd> {
+        self.inet_until(request, |row| {
+            each(row);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// The same until `each` breaks. What is left then is read, and left out, by the
+    /// next request: drop the socket instead where that is much.
+    ///
+    /// # Errors
+    /// As [`Self::inet`].
+    pub fn inet_until(
+        &mut self,
+        request: &InetRequest,
+        mut each: impl FnMut(&InetRow<'_>) -> ControlFlow<()>,
+    ) -> io::Result<DumpEnd> {
+        let module = request.protocol.module();
+        self.table(&request.to_bytes(None), "a dump of sockets", module, |bytes| {
+            InetRow::parse(bytes, request.protocol).map(|row| each(&row))
+        })
+    }
+
+    /// Streams a table. `each` gives None for a message that is cut short.
+    fn table(
+        &mut self,
+        request: &[u8],
+        doing: &str,
+        module: &str,
+        mut each: impl FnMut(&[u8]) -> Option<ControlFlow<()>>,
+    ) -> io::Result<DumpEnd> {
         let mut cut_short = 0_u64;
-        let dumped = self.socket.dump(BY_FAMILY, &request.to_bytes(None), |payload| {
-            match InetRow::parse(payload, request.protocol) {
-                Some(row) => each(&row),
-                None => cut_short += 1,
-            }
+        let dumped = self.socket.dump(BY_FAMILY, request, |payload| {
+            each(payload).unwrap_or_else(|| {
+                cut_short += 1;
+                ControlFlow::Continue(())
+            })
         });
-        finish(dumped, cut_short, "a dump of sockets", request.protocol.module())
+        finish(dumped, cut_short, doing, module)
     }
 
     /// Looks up one socket without a dump. False where there is none, or another one
@@ -188,14 +225,80 @@ impl SockDiag {
         request: &UnixRequest,
         mut each: impl FnMut(&UnixRow<'_>),
     ) -> io::Result<DumpEnd> {
-        let mut cut_short = 0_u64;
-        let dumped = self.socket.dump(BY_FAMILY, &request.to_bytes(None), |payload| {
-            match UnixRow::parse(payload) {
-                Some(row) => each(&row),
-                None => cut_short += 1,
+        self.unix_until(request, |row| {
+            each(row);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// The same until `each` breaks; see [`Self::inet_until`].
+    ///
+    /// # Errors
+    /// As [`Self::inet`].
+    pub fn unix_until(
+        &mut self,
+        request: &UnixRequest,
+        mut each: impl FnMut(&UnixRow<'_>) -> ControlFlow<()>,
+    ) -> io::Result<DumpEnd> {
+        let doing = "a dump of unix sockets";
+        self.table(&request.to_bytes(None), doing, "unix_diag", |bytes| {
+            UnixRow::parse(bytes).map(|row| each(&row))
+        })
+    }
+
+    /// Streams the rows of packet(7) sockets until `each` breaks.
+    ///
+    /// # Errors
+    /// As [`Self::inet`].
+    pub fn packet_until(
+        &mut self,
+        request: PacketRequest,
+        mut each: impl FnMut(&PacketRow) -> ControlFlow<()>,
+    ) -> io::Result<DumpEnd> {
+        let doing = "a dump of packet sockets";
+        self.table(&request.to_bytes(), doing, "packet_diag", |bytes| {
+            PacketRow::parse(bytes).map(|row| each(&row))
+        })
+    }
+
+    /// Streams the rows of netlink(7) sockets until `each` breaks.
+    ///
+    /// # Errors
+    /// As [`Self::inet`].
+    pub fn netlink_until(
+        &mut self,
+        request: NetlinkRequest,
+        mut each: impl FnMut(&NetlinkRow) -> ControlFlow<()>,
+    ) -> io::Result<DumpEnd> {
+        let doing = "a dump of netlink sockets";
+        self.table(&request.to_bytes(), doing, "netlink_diag", |bytes| {
+            NetlinkRow::parse(bytes).map(|row| each(&row))
+        })
+    }
+
+    /// Closes a TCP or UDP socket from outside (SOCK_DESTROY): its owner gets
+    /// ECONNABORTED, its peer a RST. False where it is no longer there.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN, EOPNOTSUPP for another protocol or a kernel without
+    /// CONFIG_INET_DIAG_DESTROY.
+    pub fn destroy(
+        &mut self,
+        family: Family,
+        protocol: Protocol,
+        id: &SocketId,
+    ) -> io::Result<bool> {
+        let states = States::ALL;
+        let request = InetRequest { protocol, ..InetRequest::tcp(family, states) };
+        match self.socket.act(DESTROY, &request.to_bytes(Some(id))) {
+            Ok(()) => Ok(true),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) =>
+            {
+                Ok(false)
             }
-        });
-        finish(dumped, cut_short, "a dump of unix sockets", "unix_diag")
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks up one unix socket by its inode and cookie without a dump. False where

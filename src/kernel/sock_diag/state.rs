@@ -129,6 +129,24 @@ impl States {
     /// A connection, whole or partly closed: neither LISTEN, CLOSE, BOUND nor TIME_WAIT.
     pub const CONNECTED: Self = Self(0x0b3e);
 
+    /// Whether any state of `other` is in the set.
+    #[must_use]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The states that are in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether no state is in the set.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether a state is in the set.
     #[must_use]
     pub fn contains(self, state: State) -> bool {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::kernel::fd_table::{LocalFd, OwnTable};
+use crate::sockets::model::Owner;
 use crate::sockets::testing::*;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -21,8 +22,8 @@ const PROC: &str = "/proc";
 fn owners(wanted: Inode) -> Vec<Owner> {
     let wanted_set = HashSet::from([wanted]);
     let scan = owners_of(Path::new(PROC), &wanted_set).unwrap();
-    assert!(scan.owners.keys().all(|inode| *inode == wanted));
-    scan.owners.into_values().next().unwrap_or_default()
+    assert!(scan.iter().all(|(inode, _)| inode == wanted));
+    scan.owners(wanted).collect()
 }
 
 /// The owners that are this process. Any other test may be starting a program at this
@@ -195,15 +196,12 @@ fn many_tables_in_one_process_are_scanned_once_each() {
         })
         .collect();
     let wanted: HashSet<Inode> = (0..8).map(|_| receiver.recv().unwrap()).collect();
-    let mut scan = owners_of(Path::new(PROC), &wanted).unwrap();
+    let scan = owners_of(Path::new(PROC), &wanted).unwrap();
     let me = std::process::id();
-    for owners in scan.owners.values_mut() {
-        owners.retain(|owner| owner.pid == me);
-    }
-    assert_eq!(scan.owners.len(), 8);
-    assert!(scan.owners.values().all(|owners| owners.len() == 1), "{scan:?}");
-    let of_main = scan.owners.values().filter(|owners| owners[0].tid == me).count();
-    assert_eq!(of_main, 4);
+    let found: Vec<_> = scan.iter().filter(|(_, owner)| owner.pid == me).collect();
+    let inodes: HashSet<Inode> = found.iter().map(|(inode, _)| *inode).collect();
+    assert_eq!((found.len(), inodes), (8, wanted));
+    assert_eq!(found.iter().filter(|(_, owner)| owner.tid == me).count(), 4);
     drop(ends);
     for holder in holders {
         holder.join().unwrap();
@@ -231,12 +229,38 @@ fn tables_are_told_apart_without_kcmp_too() {
     let wanted = HashSet::from([Inode(100), Inode(101)]);
     let scan = owners_of(root.path(), &wanted).unwrap();
     let short = |inode| {
-        let owners = scan.owners[&Inode(inode)].iter();
+        let owners = scan.owners(Inode(inode));
         owners.map(|o| (o.tid, o.fd, o.comm.to_string())).collect::<Vec<_>>()
     };
     assert_eq!(short(100), [(7, 3, "main".to_string()), (9, 5, "other".to_string())]);
     assert_eq!(short(101), [(9, 6, "other".to_string())]);
-    assert_eq!(scan.unreadable, 0);
+    assert_eq!(scan.unreadable(), 0);
+}
+
+#[test]
+fn the_owners_of_all_sockets_are_those_of_each() {
+    let socket = TcpListener::bind((loopback(), 0)).unwrap();
+    let again = socket.try_clone().unwrap();
+    let wanted = inode(&socket);
+    let all = all_owners(Path::new(PROC)).unwrap();
+    let me = |owner: &Owner| owner.pid == std::process::id();
+    assert_eq!(all.owners(wanted).filter(me).collect::<Vec<_>>(), owners_here(wanted));
+    assert_eq!(all.owners(Inode(0)).count(), 0);
+    assert!(all.iter().count() >= 2);
+    drop(again);
+}
+
+#[test]
+fn a_look_for_first_owners_finds_one_of_each_however_high_its_number() {
+    let low = TcpListener::bind((loopback(), 0)).unwrap();
+    let more: Vec<_> = (0..200).map(|_| low.try_clone().unwrap()).collect();
+    let high = TcpListener::bind((loopback(), 0)).unwrap();
+    let look = |socket: &TcpListener| {
+        let wanted = HashSet::from([inode(socket)]);
+        first_owners(Path::new(PROC), &wanted).unwrap().owners(inode(socket)).count()
+    };
+    assert!(look(&low) >= 1 && look(&high) >= 1);
+    drop(more);
 }
 
 #[test]
@@ -280,9 +304,8 @@ fn processes_of_others_are_counted_as_unreadable() {
         pool.install(|| owners_of(Path::new(PROC), &wanted)).unwrap()
     });
     let scan = scan.join().unwrap();
-    assert!(scan.unreadable >= 1, "{scan:?}");
-    let found = scan.owners.values().flatten();
-    assert!(found.into_iter().all(|owner| owner.pid != child.0.id()));
+    assert!(scan.unreadable() >= 1, "{scan:?}");
+    assert!(scan.iter().all(|(_, owner)| owner.pid != child.0.id()));
 }
 
 #[test]

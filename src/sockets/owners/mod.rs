@@ -3,31 +3,41 @@
 //! /proc/PID/fd shows the table of a process's main thread alone. A thread that called
 //! `unshare(CLONE_FILES)` has its own, in /proc/PID/task/TID/fd.
 
+mod index;
 mod table;
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub use self::index::OwnerIndex;
+use self::index::{FdTable, Held};
 use self::table::{Walk, denied};
-use super::model::{Comm, Inode, Owner};
+use super::model::{Comm, Inode};
 use crate::kernel::kcmp;
 
-/// The owners of a set of sockets.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OwnerScan {
-    /// Every descriptor found of each socket, by process, thread and number. A socket
-    /// that is not here has no owner that could be read.
-    pub owners: HashMap<Inode, Vec<Owner>>,
-    /// Processes whose descriptors this user may not read. Kernel threads and zombies,
-    /// which have none, are not counted.
-    pub unreadable: usize,
+/// Which sockets' owners are looked for.
+#[derive(Debug, Clone, Copy)]
+enum Wanted<'a> {
+    All,
+    These(&'a HashSet<Inode>),
+}
+
+impl Wanted<'_> {
+    fn has(self, inode: Inode) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(wanted) => wanted.contains(&inode),
+        }
+    }
 }
 
 /// Finds all owners of `wanted`: forked and passed descriptors too, and those in the
@@ -36,30 +46,101 @@ pub struct OwnerScan {
 ///
 /// # Errors
 /// Where `proc_root` cannot be read, or no descriptor or memory is left to read with.
-pub fn owners_of(proc_root: &Path, wanted: &HashSet<Inode>) -> io::Result<OwnerScan> {
+pub fn owners_of(proc_root: &Path, wanted: &HashSet<Inode>) -> io::Result<OwnerIndex> {
     if wanted.is_empty() {
-        return Ok(OwnerScan::default());
+        return Ok(OwnerIndex::default());
     }
+    scan(proc_root, &Scan::of(proc_root, Wanted::These(wanted)))
+}
+
+/// Finds the owners of every socket, as [`owners_of`].
+///
+/// # Errors
+/// As [`owners_of`].
+pub fn all_owners(proc_root: &Path) -> io::Result<OwnerIndex> {
+    scan(proc_root, &Scan::of(proc_root, Wanted::All))
+}
+
+/// Finds an owner for each of `wanted`, and stops once each has one: other owners of the
+/// same socket may be missing. The first descriptors of every table are looked at before
+/// the rest, for that is where listeners are.
+///
+/// # Errors
+/// As [`owners_of`].
+pub fn first_owners(proc_root: &Path, wanted: &HashSet<Inode>) -> io::Result<OwnerIndex> {
+    /// Links of each table that are read first.
+    const HEAD: usize = 64;
+    if wanted.is_empty() {
+        return Ok(OwnerIndex::default());
+    }
+    let until =
+        Until { missing: Mutex::new(wanted.clone()), met: AtomicBool::new(false) };
+    let head = Scan {
+        max_links: HEAD,
+        until: Some(&until),
+        ..Scan::of(proc_root, Wanted::These(wanted))
+    };
+    let found = scan(proc_root, &head)?;
+    if until.met.load(Relaxed) {
+        return Ok(found);
+    }
+    scan(proc_root, &Scan { max_links: usize::MAX, ..head })
+}
+
+/// What a scan looks for, and how far.
+#[derive(Debug, Clone, Copy)]
+struct Scan<'a> {
+    wanted: Wanted<'a>,
+    /// Links read in each table.
+    max_links: usize,
+    /// Where it may stop early.
+    until: Option<&'a Until>,
+    /// Whether kcmp(2) can compare the threads of this /proc.
+    compare: bool,
+}
+
+impl<'a> Scan<'a> {
+    fn of(proc_root: &Path, wanted: Wanted<'a>) -> Self {
+        let compare = is_our_proc(proc_root);
+        Self { wanted, max_links: usize::MAX, until: None, compare }
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| until.met.load(Relaxed))
+    }
+}
+
+/// The sockets that have no owner yet.
+#[derive(Debug)]
+struct Until {
+    missing: Mutex<HashSet<Inode>>,
+    met: AtomicBool,
+}
+
+impl Until {
+    fn found(&self, held: &[Held]) {
+        let mut missing = self.missing.lock().unwrap_or_else(|e| e.into_inner());
+        for one in held {
+            missing.remove(&Inode(one.inode.into()));
+        }
+        self.met.store(missing.is_empty(), Relaxed);
+    }
+}
+
+fn scan(proc_root: &Path, how: &Scan<'_>) -> io::Result<OwnerIndex> {
     let root = open_folder(rustix::fs::CWD, proc_root)?;
     let pids = table::numbers_in(&root)?;
     // The pool's threads may have another fd table than this one: they open by path.
     drop(root);
-    let compare = is_our_proc(proc_root);
     let scans: Vec<ProcessScan> = pids
         .into_par_iter()
-        .map(|pid| ProcessScan::of(proc_root, pid, wanted, compare))
+        .map(|pid| ProcessScan::of(proc_root, pid, how))
         .collect::<io::Result<_>>()?;
-    let mut all = OwnerScan::default();
+    let mut all = OwnerIndex::default();
     for scan in scans {
-        all.unreadable += usize::from(scan.unreadable);
-        for (inode, owner) in scan.found {
-            all.owners.entry(inode).or_default().push(owner);
-        }
+        all.add(&scan.tables, &scan.held, scan.unreadable);
     }
-    for owners in all.owners.values_mut() {
-        owners.sort_unstable_by_key(|owner| (owner.pid, owner.tid, owner.fd));
-    }
-    Ok(all)
+    Ok(all.finish())
 }
 
 /// Descriptors found in one fd table.
@@ -100,59 +181,93 @@ pub fn fds_of(
 /// What one process has of the sockets wanted.
 #[derive(Debug, Default)]
 struct ProcessScan {
-    found: Vec<(Inode, Owner)>,
+    tables: Vec<FdTable>,
+    /// By the places of their tables in `tables`.
+    held: Vec<Held>,
     unreadable: bool,
 }
 
 impl ProcessScan {
-    fn of(
-        proc_root: &Path,
-        pid: u32,
-        wanted: &HashSet<Inode>,
-        compare: bool,
-    ) -> io::Result<Self> {
+    fn of(proc_root: &Path, pid: u32, how: &Scan<'_>) -> io::Result<Self> {
+        if how.is_over() {
+            return Ok(Self::default());
+        }
         // An open folder stays that of this process, even if its pid is used again.
         let folder = match open_folder(rustix::fs::CWD, proc_root.join(pid.to_string())) {
             Ok(folder) => folder,
             Err(errno) => return Self::nothing_or(errno),
         };
-        let main = match scan_table(&folder, "fd", pid, pid, wanted) {
-            Ok(found) => found,
+        let mut scan = Self::default();
+        match scan.table(&folder, "fd", (pid, pid), how, true) {
+            Ok(()) => {}
             Err(errno) if denied(errno) && !has_no_descriptors(&folder) => {
-                return Ok(Self { found: Vec::new(), unreadable: true });
+                return Ok(Self { unreadable: true, ..Self::default() });
             }
             // A main thread that has ended may leave others behind.
-            Err(errno) if denied(errno) => Vec::new(),
+            Err(errno) if denied(errno) => {}
             Err(errno) => return Self::nothing_or(errno),
-        };
-        let mut scan = Self { found: main, unreadable: false };
-        let threads = threads_with_other_tables(&folder, pid, compare);
+        }
+        let threads = threads_with_other_tables(&folder, pid, how.compare);
         let certain = threads.other.into_iter().map(|tid| (tid, true));
         let uncertain = threads.unknown.into_iter().map(|tid| (tid, false));
         for (tid, is_certain) in certain.chain(uncertain) {
             let at = format!("task/{tid}/fd");
-            match scan_table(&folder, &at, pid, tid, wanted) {
-                Ok(found) if is_certain || !scan.has(&found) => scan.found.extend(found),
-                Ok(_) => {}
-                Err(errno) => scan.unreadable |= Self::nothing_or(errno)?.unreadable,
+            if let Err(errno) = scan.table(&folder, &at, (pid, tid), how, is_certain) {
+                scan.unreadable |= Self::nothing_or(errno)?.unreadable;
             }
+        }
+        if let Some(until) = how.until {
+            until.found(&scan.held);
         }
         Ok(scan)
     }
 
-    /// Whether the descriptors of one more table are all known: how tables are told
+    /// Takes in one table. Where it is not certain that it is another one than those
+    /// before, only if it has a descriptor that they do not have: how tables are told
     /// apart where kcmp(2) is of no use. A copy of a table counts as the same then.
-    fn has(&self, found: &[(Inode, Owner)]) -> bool {
-        let known: HashSet<(Inode, u32)> =
-            self.found.iter().map(|(inode, owner)| (*inode, owner.fd)).collect();
-        found.iter().all(|(inode, owner)| known.contains(&(*inode, owner.fd)))
+    fn table(
+        &mut self,
+        folder: &OwnedFd,
+        at: &str,
+        (pid, tid): (u32, u32),
+        how: &Scan<'_>,
+        is_certain: bool,
+    ) -> Result<(), Errno> {
+        let opened = open_folder(folder, at)?;
+        let table = u32::try_from(self.tables.len()).unwrap_or(u32::MAX);
+        let before = self.held.len();
+        table::walk(&opened, how.max_links, |inode, fd| {
+            if how.wanted.has(inode)
+                && let Ok(inode) = u32::try_from(inode.0)
+            {
+                self.held.push(Held { inode, table, fd });
+            }
+            if how.is_over() { Walk::Stop } else { Walk::On }
+        })?;
+        if self.held.len() == before {
+            return Ok(());
+        }
+        if !is_certain && self.is_known(before) {
+            self.held.truncate(before);
+            return Ok(());
+        }
+        self.tables.push(FdTable { pid, tid, comm: comm_of(folder.as_fd(), tid) });
+        Ok(())
+    }
+
+    /// Whether the descriptors from `new` on are all there before as well.
+    fn is_known(&self, new: usize) -> bool {
+        let (known, found) = self.held.split_at(new);
+        let known: HashSet<(u32, u32)> =
+            known.iter().map(|held| (held.inode, held.fd)).collect();
+        found.iter().all(|held| known.contains(&(held.inode, held.fd)))
     }
 
     /// Nothing for a process that has ended; an error where the scan itself cannot go on.
     fn nothing_or(errno: Errno) -> io::Result<Self> {
         match errno {
             Errno::MFILE | Errno::NFILE | Errno::NOMEM => Err(errno.into()),
-            _ => Ok(Self { found: Vec::new(), unreadable: denied(errno) }),
+            _ => Ok(Self { unreadable: denied(errno), ..Self::default() }),
         }
     }
 }
@@ -164,26 +279,6 @@ struct Threads {
     other: Vec<u32>,
     /// Those that kcmp(2) could not place.
     unknown: Vec<u32>,
-}
-
-fn scan_table(
-    folder: &OwnedFd,
-    at: &str,
-    pid: u32,
-    tid: u32,
-    wanted: &HashSet<Inode>,
-) -> Result<Vec<(Inode, Owner)>, Errno> {
-    let table = open_folder(folder, at)?;
-    let mut found = Vec::new();
-    let mut comm = None;
-    table::walk(&table, usize::MAX, |inode, fd| {
-        if wanted.contains(&inode) {
-            let comm = *comm.get_or_insert_with(|| comm_of(folder.as_fd(), tid));
-            found.push((inode, Owner { pid, tid, comm, fd }));
-        }
-        Walk::On
-    })?;
-    Ok(found)
 }
 
 fn comm_of(folder: BorrowedFd<'_>, tid: u32) -> Comm {

@@ -1,0 +1,80 @@
+//! Owners of many sockets in little memory: 12 bytes a descriptor.
+
+use crate::sockets::model::{Comm, Inode, Owner};
+
+/// One fd table that holds sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FdTable {
+    pub(super) pid: u32,
+    pub(super) tid: u32,
+    pub(super) comm: Comm,
+}
+
+/// A descriptor of a socket. Inodes of sockets have 32 bits (struct inet_diag_msg).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Held {
+    pub(super) inode: u32,
+    pub(super) table: u32,
+    pub(super) fd: u32,
+}
+
+/// Whose sockets are, by inode. A socket that is not here has no owner that could be
+/// read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnerIndex {
+    tables: Vec<FdTable>,
+    /// In the order of their inodes.
+    held: Vec<Held>,
+    unreadable: usize,
+}
+
+impl OwnerIndex {
+    /// Every descriptor of a socket, in the order of process, thread and number.
+    pub fn owners(&self, inode: Inode) -> impl Iterator<Item = Owner> + '_ {
+        let wanted = u32::try_from(inode.0).unwrap_or(0);
+        let from = self.held.partition_point(|held| held.inode < wanted);
+        let held = self.held.get(from..).unwrap_or_default().iter();
+        held.take_while(move |held| held.inode == wanted && wanted != 0)
+            .filter_map(|held| self.owner(*held))
+    }
+
+    /// All of them, by inode, and for each by process, thread and number.
+    pub fn iter(&self) -> impl Iterator<Item = (Inode, Owner)> + '_ {
+        let held = self.held.iter();
+        held.filter_map(|held| Some((Inode(held.inode.into()), self.owner(*held)?)))
+    }
+
+    /// Processes, or single fd tables of them, that this user may not read. Kernel
+    /// threads and zombies, which have none, are not counted.
+    #[must_use]
+    pub fn unreadable(&self) -> usize {
+        self.unreadable
+    }
+
+    /// Takes in what was found in one process.
+    pub(super) fn add(&mut self, tables: &[FdTable], held: &[Held], unreadable: bool) {
+        let first = u32::try_from(self.tables.len()).unwrap_or(u32::MAX);
+        self.tables.extend(tables);
+        let shifted = held.iter().map(|one| Held { table: one.table + first, ..*one });
+        self.held.extend(shifted);
+        self.unreadable += usize::from(unreadable);
+    }
+
+    /// Puts it in order, once everything was added.
+    pub(super) fn finish(mut self) -> Self {
+        let tables = &self.tables;
+        let place = |held: &Held| {
+            let table = tables.get(held.table as usize);
+            (held.inode, table.map(|table| (table.pid, table.tid)), held.fd)
+        };
+        self.held.sort_unstable_by_key(place);
+        self.held.shrink_to_fit();
+        self
+    }
+
+    fn owner(&self, held: Held) -> Option<Owner> {
+        let table = self.tables.get(held.table as usize)?;
+        let FdTable { pid, tid, comm } = *table;
+        Some(Owner { pid, tid, comm, fd: held.fd })
+    }
+}

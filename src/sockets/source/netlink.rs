@@ -1,0 +1,363 @@
+//! Rows from sock_diag(7), with /proc for the tables that this kernel's sock_diag lacks.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::ops::ControlFlow;
+
+use super::{Lack, Passed, Source};
+use crate::kernel::sock_diag::{
+    DumpEnd, Extensions, Family, InetRequest, InetRow, NetlinkRequest, NetlinkRow,
+    PacketRequest, PacketRow, Protocol, Show, SockDiag, UnixKind, UnixRequest, UnixRow,
+};
+use crate::sockets::model::{Inode, State, States, UnixName};
+use crate::sockets::row::{Address, Extra, Kind, Row};
+use crate::sockets::select::{Details, Selection, Tables};
+
+/// The inet protocols that have tables of their own, and the table each is in. What is
+/// in [`Tables::OTHER_INET`] is asked for by number; most kernels have none of it.
+const PROTOCOLS: [(Tables, Protocol); 6] = [
+    (Tables::MPTCP, Protocol::MPTCP),
+    (Tables::TCP, Protocol::TCP),
+    (Tables::UDP, Protocol::UDP),
+    (Tables::UDP, Protocol::UDPLITE),
+    (Tables::SCTP, Protocol::SCTP),
+    (Tables::RAW, Protocol::RAW),
+];
+
+/// sock_diag of one network namespace.
+#[derive(Debug)]
+pub struct NetlinkSource {
+    diag: SockDiag,
+}
+
+impl NetlinkSource {
+    /// Opens it in the calling thread's network namespace; it may be used by another.
+    ///
+    /// # Errors
+    /// As [`SockDiag::open`].
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { diag: SockDiag::open()? })
+    }
+}
+
+type Each<'a> = &'a mut dyn FnMut(Row<'_>) -> ControlFlow<()>;
+
+impl Source for NetlinkSource {
+    fn rows(&mut self, selection: &Selection, each: Each<'_>) -> io::Result<Passed> {
+        let mut pass = Pass {
+            diag: &mut self.diag,
+            selection,
+            passed: Passed::default(),
+            stopped: false,
+            subflows: HashSet::new(),
+        };
+        pass.inet(each)?;
+        pass.unix(each)?;
+        pass.packet(each)?;
+        pass.netlink(each)?;
+        Ok(pass.passed)
+    }
+}
+
+/// One pass over the tables.
+struct Pass<'a> {
+    diag: &'a mut SockDiag,
+    selection: &'a Selection,
+    passed: Passed,
+    stopped: bool,
+    /// The inodes of MPTCP connections: what is in the TCP table under one of them is
+    /// a subflow, and the same socket to its owner.
+    subflows: HashSet<Inode>,
+}
+
+impl Pass<'_> {
+    fn wants(&self, tables: Tables) -> bool {
+        !self.stopped && self.selection.tables.has(tables)
+    }
+
+    /// Takes in how a dump ended; a table that the kernel does not have is noted.
+    fn took(&mut self, what: &str, done: io::Result<DumpEnd>) -> io::Result<()> {
+        match done {
+            Ok(end) => self.passed.interrupted |= end.interrupted,
+            Err(error) if is_missing(&error) => {
+                let lack = Lack { what: what.to_owned(), why: error.to_string() };
+                if !self.passed.lacking.contains(&lack) {
+                    self.passed.lacking.push(lack);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn inet(&mut self, each: Each<'_>) -> io::Result<()> {
+        let versions = self.selection.versions;
+        let families = [(versions.v4, Family::V4), (versions.v6, Family::V6)];
+        for (table, protocol) in PROTOCOLS {
+            for (_, family) in families.into_iter().filter(|(wanted, _)| *wanted) {
+                if self.wants(table) {
+                    self.protocol(protocol, family, each)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn protocol(
+        &mut self,
+        protocol: Protocol,
+        family: Family,
+        each: Each<'_>,
+    ) -> io::Result<()> {
+        let states = self.selection.states;
+        let listens =
+            matches!(protocol, Protocol::TCP | Protocol::MPTCP | Protocol::SCTP);
+        let mut parts = vec![states];
+        if listens && states.has(States::LISTEN) {
+            // A dump of listeners alone is quick, and only there are drops wanted.
+            parts = vec![States::LISTEN, states - States::LISTEN];
+        }
+        for states in parts.into_iter().filter(|states| !states.is_empty()) {
+            if self.stopped {
+                break;
+            }
+            let listening = listens && states == States::LISTEN;
+            let extensions = extensions(self.selection.details, listening);
+            let request =
+                InetRequest { protocol, extensions, ..InetRequest::tcp(family, states) };
+            let both = self.selection.tables.has(Tables::MPTCP);
+            let (subflows, stopped) = (&mut self.subflows, &mut self.stopped);
+            let done = self.diag.inet_until(&request, |row| {
+                if protocol == Protocol::MPTCP && row.inode.exists() {
+                    subflows.insert(row.inode);
+                }
+                if both && protocol == Protocol::TCP && is_subflow(row, subflows) {
+                    return ControlFlow::Continue(());
+                }
+                let flow = each(from_inet(row, protocol));
+                *stopped |= flow.is_break();
+                flow
+            });
+            let what = format!("{protocol} sockets");
+            self.took(&what, done)?;
+        }
+        Ok(())
+    }
+
+    fn unix(&mut self, each: Each<'_>) -> io::Result<()> {
+        if !self.wants(Tables::UNIX) {
+            return Ok(());
+        }
+        let mut show = Show::NAME | Show::PEER | Show::RQLEN | Show::UID;
+        if self.selection.details.memory {
+            show = show | Show::MEMINFO;
+        }
+        let mut peers = HashMap::new();
+        if self.selection.details.unix_peers {
+            let names = UnixRequest { states: States::ALL, show: Show::NAME };
+            self.diag.unix(&names, |row| {
+                if let Some(name) = row.name.clone() {
+                    peers.insert(row.inode, name.into_owned());
+                }
+            })?;
+        }
+        let request = UnixRequest { states: self.selection.states, show };
+        let (tables, stopped) = (self.selection.tables, &mut self.stopped);
+        let done = self.diag.unix_until(&request, |row| {
+            let (kind, table) = unix_kind(row.kind);
+            if !tables.has(table) {
+                return ControlFlow::Continue(());
+            }
+            let flow = each(from_unix(row, kind, &peers));
+            *stopped |= flow.is_break();
+            flow
+        });
+        self.took("unix sockets", done)
+    }
+
+    fn packet(&mut self, each: Each<'_>) -> io::Result<()> {
+        let shows = self.selection.states.contains(State::Close);
+        if !self.wants(Tables::PACKET) || !shows {
+            return Ok(());
+        }
+        let memory = self.selection.details.memory;
+        let stopped = &mut self.stopped;
+        let done = self.diag.packet_until(PacketRequest, |row| {
+            let flow = each(from_packet(row, memory));
+            *stopped |= flow.is_break();
+            flow
+        });
+        self.took("packet sockets", done)
+    }
+
+    fn netlink(&mut self, each: Each<'_>) -> io::Result<()> {
+        if !self.wants(Tables::NETLINK) {
+            return Ok(());
+        }
+        let (states, memory) = (self.selection.states, self.selection.details.memory);
+        let stopped = &mut self.stopped;
+        let done = self.diag.netlink_until(NetlinkRequest, |row| {
+            let row = from_netlink(row, memory);
+            if !states.contains(row.state) {
+                return ControlFlow::Continue(());
+            }
+            let flow = each(row);
+            *stopped |= flow.is_break();
+            flow
+        });
+        self.took("netlink sockets", done)
+    }
+}
+
+/// Whether the kernel lacks what was asked for, as [`SockDiag`] says it.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported)
+}
+
+fn is_subflow(row: &InetRow<'_>, subflows: &HashSet<Inode>) -> bool {
+    row.ulp == Some(b"mptcp") || (row.inode.exists() && subflows.contains(&row.inode))
+}
+
+fn extensions(details: Details, listening: bool) -> Extensions {
+    let mut wanted = Extensions::NONE;
+    if details.memory || listening {
+        wanted = wanted | Extensions::SK_MEMINFO;
+    }
+    if details.tcp_info {
+        wanted = wanted | Extensions::INFO | Extensions::CONGESTION;
+    }
+    if details.options {
+        wanted = wanted | Extensions::TOS | Extensions::TCLASS;
+    }
+    wanted
+}
+
+fn kind_of(protocol: Protocol) -> Kind {
+    match protocol {
+        Protocol::TCP => Kind::Tcp,
+        Protocol::MPTCP => Kind::Mptcp,
+        Protocol::UDP => Kind::Udp,
+        Protocol::UDPLITE => Kind::UdpLite,
+        Protocol::SCTP => Kind::Sctp,
+        Protocol::RAW => Kind::Raw,
+        Protocol::ICMP => Kind::Icmp,
+        Protocol(other) => Kind::Inet(other),
+    }
+}
+
+fn from_inet<'a>(row: &InetRow<'a>, protocol: Protocol) -> Row<'a> {
+    let extra = Extra {
+        tcp_info: row.tcp_info.map(Cow::Borrowed),
+        congestion: row.congestion.map(Cow::Borrowed),
+        memory: row.sk_mem,
+        tos: row.tos,
+        tclass: row.tclass,
+        class_id: row.class_id,
+        options: row.options,
+        ulp: row.ulp.map(Cow::Borrowed),
+    };
+    let has_extra = extra.tcp_info.is_some()
+        || extra.congestion.is_some()
+        || extra.memory.is_some()
+        || extra.tos.is_some()
+        || extra.tclass.is_some();
+    Row {
+        is_v6: row.family == Family::V6,
+        local: Address::Inet(row.local),
+        remote: Address::Inet(row.remote),
+        recv_q: row.recv_q,
+        send_q: Some(row.send_q),
+        drops: row.sk_mem.map(|memory| memory.drops),
+        uid: Some(row.uid),
+        inode: row.inode,
+        cookie: Some(row.cookie),
+        interface: row.interface,
+        mark: row.mark,
+        timer: row.timer,
+        shutdown: row.shutdown,
+        v6_only: row.v6_only,
+        cgroup: row.cgroup,
+        extra: has_extra.then(|| Box::new(extra)),
+        ..Row::new(kind_of(protocol), row.state)
+    }
+}
+
+fn unix_kind(kind: UnixKind) -> (Kind, Tables) {
+    match kind {
+        UnixKind::Stream => (Kind::UnixStream, Tables::UNIX_STREAM),
+        UnixKind::Datagram => (Kind::UnixDatagram, Tables::UNIX_DATAGRAM),
+        UnixKind::SeqPacket => (Kind::UnixSeqPacket, Tables::UNIX_SEQPACKET),
+        // AF_UNIX has these three types alone (net/unix/af_unix.c, unix_create).
+        UnixKind::Unknown(_) => (Kind::Family(1), Tables::UNIX),
+    }
+}
+
+fn from_unix<'a>(
+    row: &UnixRow<'a>,
+    kind: Kind,
+    peers: &'a HashMap<Inode, UnixName<'static>>,
+) -> Row<'a> {
+    let remote = match row.peer {
+        Some(inode) => Address::Unix { name: peers.get(&inode).cloned(), inode },
+        None => Address::None,
+    };
+    Row {
+        local: Address::Unix { name: row.name.clone(), inode: row.inode },
+        remote,
+        recv_q: row.recv_q,
+        send_q: Some(row.send_q),
+        uid: row.uid,
+        inode: row.inode,
+        cookie: Some(row.cookie),
+        shutdown: row.shutdown,
+        extra: row
+            .sk_mem
+            .map(|memory| Box::new(Extra { memory: Some(memory), ..Extra::default() })),
+        ..Row::new(kind, row.state)
+    }
+}
+
+fn from_packet(row: &PacketRow, memory: bool) -> Row<'static> {
+    let kind = if row.is_datagram { Kind::PacketDatagram } else { Kind::PacketRaw };
+    let sk_mem = row.sk_mem.unwrap_or_default();
+    Row {
+        local: Address::Packet { protocol: row.protocol, interface: row.interface },
+        recv_q: sk_mem.rmem_alloc,
+        send_q: row.sk_mem.map(|memory| memory.wmem_alloc),
+        drops: row.sk_mem.map(|memory| memory.drops),
+        uid: row.uid,
+        inode: row.inode,
+        cookie: Some(row.cookie),
+        interface: row.interface,
+        extra: extra_memory(row.sk_mem, memory),
+        ..Row::new(kind, State::Close)
+    }
+}
+
+fn from_netlink(row: &NetlinkRow, memory: bool) -> Row<'static> {
+    let state = if row.is_connected { State::Established } else { State::Close };
+    let (family, sk_mem) = (row.family, row.sk_mem.unwrap_or_default());
+    Row {
+        local: Address::Netlink { family, port: row.port },
+        remote: match row.is_connected {
+            true => Address::Netlink { family, port: row.remote_port },
+            false => Address::None,
+        },
+        recv_q: sk_mem.rmem_alloc,
+        send_q: row.sk_mem.map(|memory| memory.wmem_alloc),
+        drops: row.sk_mem.map(|memory| memory.drops),
+        inode: row.inode,
+        cookie: Some(row.cookie),
+        extra: extra_memory(row.sk_mem, memory),
+        ..Row::new(Kind::Netlink, state)
+    }
+}
+
+fn extra_memory<'a>(
+    sk_mem: Option<crate::kernel::sock_diag::SkMem>,
+    wanted: bool,
+) -> Option<Box<Extra<'a>>> {
+    let memory = sk_mem.filter(|_| wanted)?;
+    Some(Box::new(Extra { memory: Some(memory), ..Extra::default() }))
+}
