@@ -10,6 +10,7 @@ mod probe;
 mod progress;
 mod serve;
 mod served;
+mod sockets;
 mod summary;
 
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Command {
     Probe(Box<probe::Args>),
     Backlog(Box<backlog::Args>),
     Serve(Box<serve::Args>),
+    #[command(visible_alias = "ss")]
+    Sockets(Box<sockets::Args>),
 }
 
 /// Parses the command line, runs the command, and maps the outcome to an exit code.
@@ -65,5 +68,6 @@ pub fn main() -> ExitCode {
         Command::Probe(args) => probe::run(&args, output),
         Command::Backlog(args) => backlog::run(&args),
         Command::Serve(args) => serve::run(*args),
+        Command::Sockets(args) => sockets::run(&args, output),
     })
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
+use crate::render::document::csv_error;
 use serde::Serialize;
 
 use super::Level;
@@ -105,11 +106,7 @@ pub(super) fn write(
     out: impl Write,
     rows: impl Iterator<Item = PairRow>,
 ) -> io::Result<()> {
-    write_csv(out, rows).map_err(|error| match error.into_kind() {
-        // Bare, so that ENOSPC stays StorageFull.
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
-    })
+    write_csv(out, rows).map_err(csv_error)
 }
 
 fn write_csv(out: impl Write, rows: impl Iterator<Item = PairRow>) -> csv::Result<()> {

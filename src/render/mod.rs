@@ -1,5 +1,8 @@
 //! Numbers as people read them.
 
+pub mod document;
+pub mod table;
+
 use std::fmt::Write as _;
 
 /// A count with its thousands apart: 19,993.

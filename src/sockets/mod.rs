@@ -7,11 +7,14 @@
 pub mod block;
 pub mod connections;
 pub mod listeners;
+pub mod listing;
 pub mod model;
+pub mod names;
 pub mod owners;
 pub mod row;
 pub mod sample;
 pub mod select;
+pub mod show;
 pub mod source;
 pub mod target;
 #[cfg(test)]

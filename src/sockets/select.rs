@@ -56,6 +56,12 @@ impl Tables {
         Self(self.0 & other.0)
     }
 
+    /// Whether every socket in them is of one kind.
+    #[must_use]
+    pub fn is_one(self) -> bool {
+        self.0.is_power_of_two() && !self.has(Self::RAW | Self::OTHER_INET)
+    }
+
     /// Whether it is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {

@@ -38,6 +38,13 @@ impl OwnerIndex {
             .filter_map(|held| self.owner(*held))
     }
 
+    /// Whether a socket has an owner here.
+    #[must_use]
+    pub fn has(&self, inode: Inode) -> bool {
+        let wanted = u32::try_from(inode.0).unwrap_or(0);
+        self.held.binary_search_by_key(&wanted, |held| held.inode).is_ok()
+    }
+
     /// All of them, by inode, and for each by process, thread and number.
     pub fn iter(&self) -> impl Iterator<Item = (Inode, Owner)> + '_ {
         let held = self.held.iter();

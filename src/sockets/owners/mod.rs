@@ -3,6 +3,7 @@
 //! /proc/PID/fd shows the table of a process's main thread alone. A thread that called
 //! `unshare(CLONE_FILES)` has its own, in /proc/PID/task/TID/fd.
 
+pub(crate) mod age;
 mod index;
 mod table;
 

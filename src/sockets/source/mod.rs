@@ -22,6 +22,12 @@ pub trait Source {
         selection: &Selection,
         each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
     ) -> io::Result<Passed>;
+
+    /// Whether a socket that this source gave is still there; None where it cannot tell.
+    fn still_has(&mut self, row: &Row<'_>) -> Option<bool> {
+        let _ = row;
+        None
+    }
 }
 
 /// What is to be known of rows that were handed out.

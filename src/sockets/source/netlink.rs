@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 use super::{Lack, Passed, Source};
 use crate::kernel::sock_diag::{
     DumpEnd, Extensions, Family, InetRequest, InetRow, NetlinkRequest, NetlinkRow,
-    PacketRequest, PacketRow, Protocol, Show, SockDiag, UnixKind, UnixRequest, UnixRow,
+    PacketRequest, PacketRow, Protocol, Show, SockDiag, SocketId, UnixKind, UnixRequest,
+    UnixRow,
 };
 use crate::sockets::model::{Inode, State, States, UnixName};
 use crate::sockets::row::{Address, Extra, Kind, Row};
@@ -58,6 +59,42 @@ impl Source for NetlinkSource {
         pass.netlink(each)?;
         Ok(pass.passed)
     }
+
+    fn still_has(&mut self, row: &Row<'_>) -> Option<bool> {
+        let cookie = row.cookie?;
+        if let Some((family, protocol, id)) = identity(row) {
+            let request =
+                InetRequest { protocol, ..InetRequest::tcp(family, States::ALL) };
+            return self.diag.inet_one(&request, &id, |_| {}).ok();
+        }
+        if !row.kind.is_unix() {
+            return None;
+        }
+        let request = UnixRequest { states: States::ALL, show: Show::NAME };
+        self.diag.unix_one(&request, row.inode, cookie, |_| {}).ok()
+    }
+}
+
+/// What names a TCP, MPTCP or UDP socket to the kernel: to look at it again or to close
+/// it. None for others, and for rows that did not come from sock_diag.
+#[must_use]
+pub fn identity(row: &Row<'_>) -> Option<(Family, Protocol, SocketId)> {
+    let protocol = match row.kind {
+        Kind::Tcp => Protocol::TCP,
+        Kind::Mptcp => Protocol::MPTCP,
+        Kind::Udp => Protocol::UDP,
+        Kind::UdpLite => Protocol::UDPLITE,
+        _ => return None,
+    };
+    let family = if row.is_v6 { Family::V6 } else { Family::V4 };
+    let remote = row.remote.inet().filter(|remote| remote.port() != 0);
+    let id = SocketId {
+        local: row.local.inet()?,
+        remote,
+        interface: row.interface,
+        cookie: row.cookie?,
+    };
+    Some((family, protocol, id))
 }
 
 /// One pass over the tables.
@@ -110,7 +147,11 @@ impl Pass<'_> {
         family: Family,
         each: Each<'_>,
     ) -> io::Result<()> {
-        let states = self.selection.states;
+        let mut states = self.selection.states;
+        if protocol == Protocol::TCP {
+            // In no table: a TCP socket in CLOSE is unbound, or in that of BOUND.
+            states = states - States::CLOSE;
+        }
         let listens =
             matches!(protocol, Protocol::TCP | Protocol::MPTCP | Protocol::SCTP);
         let mut parts = vec![states];

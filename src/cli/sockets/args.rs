@@ -1,0 +1,201 @@
+//! What is typed.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::cli::parse;
+
+/// List sockets: both their addresses, and whose they are
+///
+/// Without options: what listens and what is connected, of TCP, MPTCP and UDP, with
+/// owners. Any of ss's letters gives ss's selection instead: -t connected TCP, -tl what
+/// listens, -ta all, and so on; -p for owners. Addresses and ports are always numeric.
+///
+/// FILTER is in ss's language: state established, src 10.0.0.0/8, dport = :443,
+/// ( sport ge :1024 or dst [::1] ), not …; and beyond it: pid = 4711, process = nginx,
+/// user = www-data, rtt > 50ms, retrans > 0, recv-q > 0.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Only sockets that match, in ss's language
+    #[arg(value_name = "FILTER", allow_hyphen_values = false)]
+    pub(super) filter: Vec<String>,
+
+    #[command(flatten)]
+    pub(super) letters: Letters,
+
+    /// Columns to show, apart by commas; `--columns help` lists them
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(super) columns: Vec<String>,
+
+    /// Sort by a column; -COLUMN for the largest first
+    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
+    pub(super) sort: Option<String>,
+
+    /// Print at most N rows
+    #[arg(long, value_name = "N", value_parser = parse::count_from_1)]
+    pub(super) limit: Option<u64>,
+
+    /// Print the number of sockets alone
+    #[arg(long)]
+    pub(super) count: bool,
+
+    /// Group: how many sockets, and their queues, by KEY
+    #[arg(long, value_name = "KEY", value_enum, conflicts_with_all = ["count", "columns"])]
+    pub(super) by: Option<GroupKey>,
+
+    /// Which owners to look for: all of them, the first found of each socket (quicker
+    /// where few sockets are listed), or none
+    #[arg(long, value_name = "all|first|none", value_enum)]
+    pub(super) owners: Option<OwnersName>,
+
+    /// Where rows come from: sock_diag and what it lacks from /proc (auto), or one alone
+    #[arg(long, value_name = "auto|netlink|proc", value_enum, default_value_t)]
+    pub(super) via: Via,
+
+    /// How to print: table, json, ndjson or csv
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+
+    /// The same as --format json
+    #[arg(short, long = "json", conflicts_with = "format")]
+    pub(super) json: bool,
+
+    /// Read processes and tables from here instead of /proc
+    #[arg(long, value_name = "DIR", default_value = "/proc")]
+    pub(super) proc_root: PathBuf,
+}
+
+/// The letters of ss(8).
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Letters {
+    /// TCP
+    #[arg(short = 't', long)]
+    pub(super) tcp: bool,
+    /// UDP
+    #[arg(short = 'u', long)]
+    pub(super) udp: bool,
+    /// Raw and ping sockets
+    #[arg(short = 'w', long)]
+    pub(super) raw: bool,
+    /// Unix sockets
+    #[arg(short = 'x', long)]
+    pub(super) unix: bool,
+    /// MPTCP
+    #[arg(short = 'M', long)]
+    pub(super) mptcp: bool,
+    /// SCTP
+    #[arg(short = 'S', long)]
+    pub(super) sctp: bool,
+    /// Packet sockets
+    #[arg(short = '0', long)]
+    pub(super) packet: bool,
+    /// Netlink sockets
+    #[arg(long)]
+    pub(super) netlink: bool,
+    /// Only what listens
+    #[arg(short = 'l', long)]
+    pub(super) listening: bool,
+    /// What listens and all else, whatever its state
+    #[arg(short = 'a', long)]
+    pub(super) all: bool,
+    /// Numeric: as it always is here
+    #[arg(short = 'n', long)]
+    pub(super) numeric: bool,
+    /// Owners
+    #[arg(short = 'p', long)]
+    pub(super) processes: bool,
+    /// TCP_INFO
+    #[arg(short = 'i', long)]
+    pub(super) info: bool,
+    /// Memory (SO_MEMINFO)
+    #[arg(short = 'm', long)]
+    pub(super) memory: bool,
+    /// User, inode, cookie, mark, cgroup, options
+    #[arg(short = 'e', long)]
+    pub(super) extended: bool,
+    /// Timers
+    #[arg(short = 'o', long)]
+    pub(super) options: bool,
+    /// IPv4
+    #[arg(short = '4', long)]
+    pub(super) ipv4: bool,
+    /// IPv6
+    #[arg(short = '6', long)]
+    pub(super) ipv6: bool,
+    /// No header
+    #[arg(short = 'H', long)]
+    pub(super) no_header: bool,
+    /// One line for a socket, -i and -m too
+    #[arg(short = 'O', long)]
+    pub(super) oneline: bool,
+}
+
+impl Letters {
+    /// Whether any letter was typed that ss(8) has.
+    pub(super) fn any(&self) -> bool {
+        self.any_table()
+            || self.listening
+            || self.all
+            || self.numeric
+            || self.processes
+            || self.info
+            || self.memory
+            || self.extended
+            || self.options
+            || self.ipv4
+            || self.ipv6
+            || self.no_header
+            || self.oneline
+    }
+
+    /// Whether a table was named.
+    pub(super) fn any_table(&self) -> bool {
+        self.tcp
+            || self.udp
+            || self.raw
+            || self.unix
+            || self.mptcp
+            || self.sctp
+            || self.packet
+            || self.netlink
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum GroupKey {
+    Process,
+    Pid,
+    State,
+    Remote,
+    RemoteAddr,
+    LocalPort,
+    RemotePort,
+    User,
+    Netns,
+    Container,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OwnersName {
+    All,
+    First,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Via {
+    #[default]
+    Auto,
+    Netlink,
+    Proc,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    #[default]
+    Table,
+    Json,
+    Ndjson,
+    Csv,
+}

@@ -1,0 +1,259 @@
+//! Rows that must all have come before the first is printed: sorted, counted, grouped.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::args::{Format, GroupKey};
+use super::plan::{Plan, Sort};
+use super::print::Printer;
+use crate::render::table::{Align, Cells, Heading, StreamTable};
+use crate::sockets::listing::{Listed, NoOwner};
+use crate::sockets::model::Owner;
+use crate::sockets::row::Row;
+use crate::sockets::show::address;
+use crate::sockets::show::columns::Column;
+use crate::sockets::show::{Context, Shown};
+
+/// Keeps what the plan needs of each row.
+#[derive(Debug, Default)]
+pub(super) struct Collector {
+    kept: Vec<Kept>,
+    count: u64,
+    groups: HashMap<String, Group>,
+}
+
+/// One row, kept.
+#[derive(Debug)]
+struct Kept {
+    key: Key,
+    row: Row<'static>,
+    owners: Vec<Owner>,
+    no_owner: Option<NoOwner>,
+}
+
+/// What a row is sorted by; what is not known comes last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Key {
+    Number(Option<u64>),
+    Text(String),
+}
+
+/// What a group adds up to.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Group {
+    sockets: u64,
+    recv_q: u64,
+    send_q: u64,
+}
+
+impl Collector {
+    pub(super) fn take(&mut self, plan: &Plan, shown: &Shown<'_>) {
+        self.count += 1;
+        if let Some(by) = plan.by {
+            self.group(by, shown);
+        } else if !plan.count {
+            let listed = shown.listed;
+            self.kept.push(Kept {
+                key: plan.sort.map_or(Key::Number(None), |sort| Key::of(sort, shown)),
+                row: listed.row.clone().into_owned(),
+                owners: listed.owners.to_vec(),
+                no_owner: listed.no_owner,
+            });
+        }
+    }
+
+    fn group(&mut self, by: GroupKey, shown: &Shown<'_>) {
+        let row = shown.listed.row;
+        for key in keys(by, shown) {
+            let group = self.groups.entry(key).or_default();
+            group.sockets += 1;
+            // Of a listener these are its queue and its backlog, not bytes.
+            if row.state != crate::sockets::model::State::Listen {
+                group.recv_q += u64::from(row.recv_q);
+                group.send_q += u64::from(row.send_q.unwrap_or(0));
+            }
+        }
+    }
+
+    pub(super) fn print(
+        mut self,
+        plan: &Plan,
+        context: &Context<'_>,
+        mut printer: Box<dyn Printer>,
+    ) -> io::Result<()> {
+        if let Some(by) = plan.by {
+            return print_groups(plan, by, self.groups);
+        }
+        if plan.count {
+            return print_count(plan, self.count);
+        }
+        if let Some(sort) = plan.sort {
+            self.kept.sort_by(|a, b| a.key.compare(&b.key, sort.descending));
+        }
+        let limit =
+            plan.limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+        for Kept { row, owners, no_owner, .. } in self.kept.iter().take(limit) {
+            let listed = Listed { row, owners, no_owner: *no_owner };
+            printer.row(&Shown { listed: &listed, context })?;
+        }
+        printer.finish()
+    }
+}
+
+impl Key {
+    fn of(sort: Sort, shown: &Shown<'_>) -> Self {
+        if sort.column.is_number() {
+            return Self::Number(sort.column.number(shown));
+        }
+        let mut text = String::new();
+        sort.column.write(&mut text, shown);
+        Self::Text(text)
+    }
+
+    fn compare(&self, other: &Self, descending: bool) -> Ordering {
+        let turn = |order: Ordering| if descending { order.reverse() } else { order };
+        match (self, other) {
+            (Self::Number(Some(a)), Self::Number(Some(b))) => turn(a.cmp(b)),
+            (Self::Number(a), Self::Number(b)) => b.is_some().cmp(&a.is_some()),
+            (Self::Text(a), Self::Text(b)) => {
+                turn(a.cmp(b)).then(Ordering::Equal).then_with(|| Ordering::Equal)
+            }
+            _ => Ordering::Equal,
+        }
+    }
+}
+
+/// What a row counts under: each process that has it, where processes are asked for.
+fn keys(by: GroupKey, shown: &Shown<'_>) -> Vec<String> {
+    let row = shown.listed.row;
+    let column = |column: Column| {
+        let mut text = String::new();
+        column.write(&mut text, shown);
+        vec![text]
+    };
+    let port = |address: Option<std::net::SocketAddr>| {
+        vec![address.map_or("-".into(), |address| address.port().to_string())]
+    };
+    let each_owner = |name: &dyn Fn(&Owner) -> String| {
+        let mut names: Vec<String> = shown.listed.owners.iter().map(name).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() {
+            let why = shown.listed.no_owner.map_or("-", NoOwner::name);
+            names.push(format!("({why})"));
+        }
+        names
+    };
+    match by {
+        GroupKey::Process => each_owner(&|owner| owner.comm.to_string()),
+        GroupKey::Pid => each_owner(&|owner| format!("{}[{}]", owner.comm, owner.pid)),
+        GroupKey::State => column(Column::State),
+        GroupKey::User => column(Column::User),
+        GroupKey::Remote => column(Column::Remote),
+        GroupKey::Netns => column(Column::Netns),
+        GroupKey::Container => {
+            vec![shown.container().unwrap_or_else(|| "-".into())]
+        }
+        GroupKey::RemoteAddr => {
+            let mut text = String::new();
+            match row.remote.inet() {
+                Some(peer) if !peer.ip().is_unspecified() => {
+                    address::ip(&mut text, peer.ip());
+                }
+                _ => text.push('-'),
+            }
+            vec![text]
+        }
+        GroupKey::LocalPort => port(row.local.inet()),
+        GroupKey::RemotePort => {
+            port(row.remote.inet().filter(|remote| remote.port() != 0))
+        }
+    }
+}
+
+fn print_count(plan: &Plan, count: u64) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match plan.format {
+        Format::Table => writeln!(out, "{count}"),
+        Format::Csv => writeln!(out, "sockets\n{count}"),
+        Format::Json | Format::Ndjson => writeln!(out, "{{\"sockets\":{count}}}"),
+    }?;
+    out.flush()
+}
+
+fn print_groups(
+    plan: &Plan,
+    by: GroupKey,
+    groups: HashMap<String, Group>,
+) -> io::Result<()> {
+    let mut sorted: Vec<(String, Group)> = groups.into_iter().collect();
+    sorted.sort_by(|(a, one), (b, other)| {
+        other.sockets.cmp(&one.sockets).then_with(|| a.cmp(b))
+    });
+    let limit = plan.limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    sorted.truncate(limit);
+    let name = clap::ValueEnum::to_possible_value(&by)
+        .map_or_else(String::new, |value| value.get_name().to_owned());
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match plan.format {
+        Format::Json => {
+            let groups: Vec<_> =
+                sorted.iter().map(|(key, group)| object(key, group)).collect();
+            let document = serde_json::json!({
+                "schema": "sockscope.groups/1", "by": name, "groups": groups,
+            });
+            serde_json::to_writer(&mut out, &document)?;
+            writeln!(out)?;
+        }
+        Format::Ndjson => {
+            for (key, group) in &sorted {
+                crate::render::document::ndjson(&mut out, &object(key, group))?;
+            }
+        }
+        Format::Csv => {
+            let mut csv = csv::Writer::from_writer(&mut out);
+            let write = |csv: &mut csv::Writer<_>, cells: [&str; 4]| {
+                csv.write_record(cells).map_err(crate::render::document::csv_error)
+            };
+            write(&mut csv, ["key", "sockets", "recv_q", "send_q"])?;
+            for (key, g) in &sorted {
+                let [a, b, c] = [g.sockets, g.recv_q, g.send_q].map(|n| n.to_string());
+                write(&mut csv, [key, &a, &b, &c])?;
+            }
+            csv.flush()?;
+        }
+        Format::Table => {
+            let heading = |title: &str, align| Heading { title: title.to_owned(), align };
+            let headings = vec![
+                heading("Sockets", Align::Right),
+                heading("Recv-Q", Align::Right),
+                heading("Send-Q", Align::Right),
+                heading(&name, Align::Left),
+            ];
+            let mut table = StreamTable::new(&mut out, headings, plan.header);
+            let mut cells = Cells::default();
+            for (key, group) in &sorted {
+                cells.clear();
+                for number in [group.sockets, group.recv_q, group.send_q] {
+                    cells.push(|to| to.push_str(&number.to_string()));
+                }
+                cells.push(|to| to.push_str(key));
+                table.row(&cells, "")?;
+            }
+            table.finish()?;
+        }
+    }
+    out.flush()
+}
+
+fn object(key: &str, group: &Group) -> serde_json::Value {
+    serde_json::json!({
+        "key": key,
+        "sockets": group.sockets,
+        "recv_q": group.recv_q,
+        "send_q": group.send_q,
+    })
+}

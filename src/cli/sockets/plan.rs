@@ -1,0 +1,195 @@
+//! What was typed, as what is to be done.
+
+use std::path::PathBuf;
+
+use super::args::{Args, Format, GroupKey, Letters, OwnersName, Via};
+use crate::sockets::listing::Look;
+use crate::sockets::model::{State, States};
+use crate::sockets::select::{Details, Selection, Tables, Versions};
+use crate::sockets::show::columns::Column;
+use crate::sockets::show::detail::Wanted;
+use crate::sockets::show::document::Groups;
+
+/// A validated command line.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) selection: Selection,
+    pub(super) look: Look,
+    pub(super) columns: Vec<Column>,
+    pub(super) detail: Wanted,
+    pub(super) groups: Groups,
+    pub(super) oneline: bool,
+    pub(super) header: bool,
+    pub(super) format: Format,
+    pub(super) sort: Option<Sort>,
+    pub(super) limit: Option<u64>,
+    pub(super) count: bool,
+    pub(super) by: Option<GroupKey>,
+    pub(super) via: Via,
+    pub(super) proc_root: PathBuf,
+}
+
+/// The order of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sort {
+    pub(super) column: Column,
+    pub(super) descending: bool,
+}
+
+impl Plan {
+    /// # Errors
+    /// One line that says what is wrong.
+    pub(super) fn of(args: &Args) -> Result<Self, String> {
+        let letters = &args.letters;
+        let column = |name: &String| {
+            Column::parse(name).map_err(|why| format!("--columns {name}: {why}"))
+        };
+        let chosen: Vec<Column> =
+            args.columns.iter().map(column).collect::<Result<_, _>>()?;
+        let sort = args.sort.as_deref().map(sort).transpose()?;
+        let tables = tables(letters);
+        let columns = match chosen.is_empty() {
+            true => default_columns(letters, tables),
+            false => chosen.clone(),
+        };
+        let format = if args.json { Format::Json } else { args.format };
+        let has = |column| chosen.contains(&column);
+        let groups = Groups {
+            tcp_info: letters.info || chosen.iter().any(|c| c.needs().details.tcp_info),
+            memory: letters.memory || has(Column::Memory),
+            timer: letters.options || has(Column::Timer),
+            extended: letters.extended
+                || has(Column::Cgroup)
+                || has(Column::Mark)
+                || has(Column::Options),
+            container: has(Column::Container),
+        };
+        let mut details = Details {
+            tcp_info: letters.info,
+            memory: letters.memory,
+            options: letters.extended,
+            unix_peers: tables.has(Tables::UNIX),
+        };
+        let mut owners = false;
+        for needed in columns.iter().chain(sort.iter().map(|sort| &sort.column)) {
+            let needs = needed.needs();
+            owners |= needs.owners;
+            details.tcp_info |= needs.details.tcp_info;
+            details.memory |= needs.details.memory;
+            details.options |= needs.details.options;
+        }
+        if let Some(key) = args.by {
+            use GroupKey::{Container, Pid, Process};
+            owners = matches!(key, Process | Pid | Container);
+        } else if args.count {
+            owners = false;
+        }
+        let look = match (args.owners, owners) {
+            (Some(OwnersName::None), _) | (None, false) => Look::None,
+            (Some(OwnersName::First), _) => Look::First,
+            (Some(OwnersName::All), _) | (None, true) => Look::All,
+        };
+        let versions = match (letters.ipv4, letters.ipv6) {
+            (true, false) => Versions { v4: true, v6: false },
+            (false, true) => Versions { v4: false, v6: true },
+            _ => Versions::BOTH,
+        };
+        Ok(Self {
+            selection: Selection { tables, versions, states: states(letters), details },
+            look,
+            columns,
+            detail: Wanted {
+                timer: letters.options,
+                extended: letters.extended,
+                memory: letters.memory,
+                info: letters.info,
+            },
+            groups,
+            oneline: letters.oneline,
+            header: !letters.no_header,
+            format,
+            sort,
+            limit: args.limit,
+            count: args.count,
+            by: args.by,
+            via: args.via,
+            proc_root: args.proc_root.clone(),
+        })
+    }
+
+    /// Whether every row must have come before the first is printed.
+    pub(super) fn collects(&self) -> bool {
+        self.sort.is_some() || self.count || self.by.is_some()
+    }
+
+    /// The limit, where it ends the reading too.
+    pub(super) fn stream_limit(&self) -> Option<u64> {
+        self.limit.filter(|_| !self.collects())
+    }
+}
+
+fn sort(text: &str) -> Result<Sort, String> {
+    let (name, descending) = match text.strip_prefix('-') {
+        Some(name) => (name, true),
+        None => (text, false),
+    };
+    let column = Column::parse(name).map_err(|why| format!("--sort {text}: {why}"))?;
+    Ok(Sort { column, descending })
+}
+
+/// ss's selection of tables: those named; else every one, or those that have the IP
+/// version that was named. Without letters, our own.
+fn tables(letters: &Letters) -> Tables {
+    let mut tables = Tables::NONE;
+    for (wanted, table) in [
+        (letters.tcp, Tables::TCP),
+        (letters.udp, Tables::UDP),
+        (letters.raw, Tables::RAW),
+        (letters.unix, Tables::UNIX),
+        (letters.mptcp, Tables::MPTCP),
+        (letters.sctp, Tables::SCTP),
+        (letters.packet, Tables::PACKET),
+        (letters.netlink, Tables::NETLINK),
+    ] {
+        if wanted {
+            tables |= table;
+        }
+    }
+    match letters {
+        _ if !tables.is_empty() => tables,
+        _ if letters.ipv4 || letters.ipv6 => Tables::INET,
+        _ if letters.any() => Tables::ALL,
+        _ => Tables::TCP | Tables::MPTCP | Tables::UDP,
+    }
+}
+
+/// ss's selection of states: connected ones; -l what listens; -a all.
+fn states(letters: &Letters) -> States {
+    let unconnected = States::LISTEN | States::CLOSE;
+    match letters {
+        _ if letters.all => States::ALL,
+        _ if letters.listening => unconnected,
+        _ if letters.any() => States::CONNECTED - State::SynRecv.into(),
+        _ => unconnected | States::CONNECTED,
+    }
+}
+
+/// ss's order, with the kind first where several are shown.
+fn default_columns(letters: &Letters, tables: Tables) -> Vec<Column> {
+    let mut columns = Vec::new();
+    if !tables.is_one() {
+        columns.push(Column::Proto);
+    }
+    columns.extend([
+        Column::State,
+        Column::RecvQ,
+        Column::SendQ,
+        Column::Local,
+        Column::Remote,
+    ]);
+    if letters.processes || !letters.any() {
+        columns.push(Column::Process);
+    }
+    columns.push(Column::Note);
+    columns
+}
