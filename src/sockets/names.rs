@@ -3,11 +3,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+
+use crate::kernel::netns::Netns;
 
 /// A name, or that there is none.
 pub type Name = Option<Arc<str>>;
@@ -30,33 +31,49 @@ impl Users {
 }
 
 /// Names of the interfaces of one network namespace.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Interfaces {
-    socket: OwnedFd,
+    /// Where they are; None for the calling thread's own namespace.
+    netns: Option<Netns>,
     known: RefCell<HashMap<u32, Name>>,
 }
 
 impl Interfaces {
-    /// Those of the calling thread's network namespace; another may ask later.
-    ///
-    /// # Errors
-    /// What opening a socket gives.
-    pub fn open() -> io::Result<Self> {
-        let kind = (AddressFamily::UNIX, SocketType::DGRAM);
-        let socket = socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None)?;
-        Ok(Self { socket, known: RefCell::default() })
+    /// Those of another network namespace than the calling thread's.
+    #[must_use]
+    pub fn of(netns: Netns) -> Self {
+        Self { netns: Some(netns), known: RefCell::default() }
     }
 
-    /// The name of an interface by its index; none where it is gone.
+    /// The name of an interface by its index; none where it is gone, or its namespace
+    /// may not be entered.
     pub fn name(&self, index: u32) -> Name {
-        let look_up = || Some(netdevice::index_to_name(&self.socket, index).ok()?.into());
+        let look_up = || {
+            let name = self.ask(|socket| netdevice::index_to_name(socket, index));
+            Some(name?.into())
+        };
         self.known.borrow_mut().entry(index).or_insert_with(look_up).clone()
     }
 
     /// The index of an interface by its name; none where there is no such.
     #[must_use]
     pub fn index(&self, name: &str) -> Option<u32> {
-        netdevice::name_to_index(&self.socket, name).ok()
+        self.ask(|socket| netdevice::name_to_index(socket, name))
+    }
+
+    /// Asks by a socket that is there for no longer, so that no list of sockets has it.
+    fn ask<T: Send>(
+        &self,
+        f: impl Fn(&OwnedFd) -> rustix::io::Result<T> + Send,
+    ) -> Option<T> {
+        let ask = || {
+            let (family, kind) = (AddressFamily::UNIX, SocketType::DGRAM);
+            f(&socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
+        };
+        match &self.netns {
+            None => ask().ok(),
+            Some(netns) => netns.run(ask).ok()?.ok(),
+        }
     }
 }
 
@@ -74,15 +91,14 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_are_those_of_the_namespace_where_it_was_opened() {
-        let here = Interfaces::open().unwrap();
+    fn interfaces_are_those_of_their_namespace() {
+        let here = Interfaces::default();
         let index = here.index("lo").unwrap();
         assert_eq!(here.name(index).as_deref(), Some("lo"));
         assert_eq!((here.name(987_654), here.index("none0")), (None, None));
-        let test = "sockets::names::tests::interfaces_are_those_of_the_namespace_where_\
-                    it_was_opened";
+        let test = "sockets::names::tests::interfaces_are_those_of_their_namespace";
         let Some(empty) = new_netns_or_rerun(test) else { return };
-        let there = empty.run(Interfaces::open).unwrap().unwrap();
+        let there = Interfaces::of(empty);
         assert_eq!(there.name(1).as_deref(), Some("lo"));
         assert_eq!(there.name(2), None, "an empty namespace has lo alone");
     }

@@ -15,7 +15,7 @@ use collect::Collector;
 use plan::Plan;
 use print::Printer;
 
-use crate::render::plural;
+use crate::render::count;
 use crate::sockets::listing::Lister;
 use crate::sockets::names::{Interfaces, Users};
 use crate::sockets::show::{Context, Shown};
@@ -24,6 +24,9 @@ use crate::sockets::source::{Passed, Source};
 
 /// Runs the command.
 pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
+    if args.columns.iter().any(|name| name == "help") {
+        return print::column_names().map_err(Failure::lacking);
+    }
     let plan = Plan::of(args).map_err(Failure::usage)?;
     match list(&plan, output) {
         // A reader that has seen enough (`| head`) is no error.
@@ -36,10 +39,10 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
 fn list(plan: &Plan, output: Output) -> io::Result<()> {
     let users = Users::default();
     let mut source = NetlinkSource::open()?;
-    let interfaces = Interfaces::open().ok();
+    let interfaces = Interfaces::default();
     let context = Context {
         users: &users,
-        interfaces: interfaces.as_ref(),
+        interfaces: Some(&interfaces),
         netns: None,
         proc_root: &plan.proc_root,
     };
@@ -120,12 +123,11 @@ fn notes(output: &Output, passed: &Passed, lister: &Lister<'_>) {
     if unreadable > 0 {
         let processes = match unreadable {
             1 => "1 process".to_owned(),
-            n => format!("{} processes", crate::render::count(n)),
+            n => format!("{} processes", count(n)),
         };
         output.note(&format!(
             "the descriptors of {processes} could not be read; run with sudo to see \
              whose sockets they are"
         ));
     }
-    let _ = plural;
 }

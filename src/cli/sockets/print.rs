@@ -4,8 +4,11 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
+use rustix::termios::tcgetwinsize;
+
 use super::args::Format;
 use super::plan::Plan;
+use crate::cli::exit::Exit;
 use crate::cli::output::Output;
 use crate::render::document::{JsonDocument, csv_error, ndjson};
 use crate::render::table::{Align, Cells, Heading, StreamTable};
@@ -16,6 +19,15 @@ use crate::sockets::show::document::{Groups, SCHEMA, SocketDoc};
 
 /// How much is gathered before it is written.
 const BUFFER: usize = 64 << 10;
+
+/// Prints the name of every column.
+pub(super) fn column_names() -> io::Result<Exit> {
+    let names: Vec<&str> = Column::all().map(Column::name).collect();
+    match writeln!(io::stdout().lock(), "{}", names.join("\n")) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(Exit::Done),
+    }
+}
 
 /// Takes rows and prints them.
 pub(super) trait Printer {

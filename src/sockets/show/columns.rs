@@ -182,9 +182,14 @@ impl Column {
         let wanted = name.to_ascii_lowercase().replace('_', "-");
         let found = SPECS.iter().find(|spec| spec.name == wanted);
         found.map(|spec| spec.column).ok_or_else(|| {
-            let names: Vec<&str> = SPECS.iter().map(|spec| spec.name).collect();
+            let names: Vec<&str> = Self::all().map(Self::name).collect();
             format!("no such column; there are {}", names.join(", "))
         })
+    }
+
+    /// Every column, in the order in which they are explained.
+    pub fn all() -> impl Iterator<Item = Self> {
+        SPECS.iter().map(|spec| spec.column)
     }
 
     fn spec(self) -> &'static Spec {

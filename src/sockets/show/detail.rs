@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::Shown;
 use crate::kernel::sock_diag::{SkMem, Timer, TimerKind, escape};
 use crate::kernel::tcp_info::TcpInfo;
+use crate::sockets::model::State;
 use crate::sockets::row::Row;
 
 /// Which of it is wanted.
@@ -171,6 +172,11 @@ fn info(to: &mut String, row: &Row<'_>) {
         let _ = escape(congestion, to);
     }
     let Some(info) = tcp_info(row) else { return };
+    if row.state == State::Listen {
+        // The kernel fills in no more, but its queue and backlog in other fields' places.
+        let _ = write!(to, " cwnd:{}", info.snd_cwnd);
+        return;
+    }
     const OPTIONS: [(u8, &str); 5] =
         [(1, "ts"), (2, "sack"), (8, "ecn"), (16, "ecnseen"), (32, "fastopen")];
     for (bit, name) in OPTIONS {
