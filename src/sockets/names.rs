@@ -64,7 +64,7 @@ impl Interfaces {
     /// Asks by a socket that is there for no longer, so that no list of sockets has it.
     fn ask<T: Send>(
         &self,
-        f: impl Fn(&OwnedFd) -> rustix::io::Result<T> + Send,
+        f: impl FnOnce(&OwnedFd) -> rustix::io::Result<T> + Send,
     ) -> Option<T> {
         let ask = || {
             let (family, kind) = (AddressFamily::UNIX, SocketType::DGRAM);

@@ -231,6 +231,11 @@ fn fit(headings: &[Heading], rows: &[Cells], header: bool) -> String {
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic);
+    if let Ok(size) = tcgetwinsize(io::stdout())
+        && size.ws_col > 0
+    {
+        table.set_width(size.ws_col);
+    }
     if header {
         table.set_header(headings.iter().map(|heading| heading.title.clone()));
     }
