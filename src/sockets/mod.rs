@@ -8,6 +8,7 @@ pub mod block;
 pub mod connections;
 pub mod listeners;
 pub mod model;
+pub mod namespaces;
 pub mod owners;
 pub mod row;
 pub mod sample;
