@@ -10,6 +10,7 @@ pub mod listeners;
 pub mod model;
 pub mod namespaces;
 pub mod owners;
+pub mod protocol;
 pub mod row;
 pub mod sample;
 pub mod select;
@@ -17,4 +18,5 @@ pub mod source;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod unbound;
 pub mod watch;
