@@ -6,7 +6,9 @@
 //! run a reader inside [`crate::kernel::netns::Netns::run`] to read another's.
 
 pub mod ceilings;
+pub mod cgroups;
 pub mod conntrack;
+pub mod container;
 pub mod counters;
 pub mod environment;
 pub mod files;

@@ -2,12 +2,18 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
+use rustix::fs::{FsWord, Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// NSFS_MAGIC (linux/magic.h).
+const NSFS: FsWord = 0x6e73_6673;
+/// NS_GET_NSTYPE (linux/nsfs.h).
+const GET_TYPE: libc::c_ulong = 0xb703;
 
 /// A network namespace, kept alive by an open descriptor.
 #[derive(Debug)]
@@ -29,7 +35,7 @@ impl Netns {
     ///
     /// # Errors
     /// What opening its file gives: ENOENT for a name that nobody gave, EACCES for a
-    /// process of another user.
+    /// process of another user; InvalidInput where it is no network namespace.
     pub fn open(spec: &str) -> io::Result<Self> {
         let path: PathBuf = if spec.parse::<u32>().is_ok() {
             format!("/proc/{spec}/ns/net").into()
@@ -38,7 +44,23 @@ impl Netns {
         } else {
             format!("/run/netns/{spec}").into()
         };
-        Ok(Self { file: File::open(path)? })
+        Self::at(&path)
+    }
+
+    /// The namespace that a file stands for: /proc/PID/ns/net, a file under /run/netns,
+    /// or any other that one was mounted on.
+    ///
+    /// # Errors
+    /// What opening it gives; InvalidInput where it is no network namespace.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        // A FIFO that somebody put there would never open.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let is_namespace = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == NSFS);
+        if is_namespace && kind(&file) == libc::CLONE_NEWNET {
+            return Ok(Self { file });
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no network namespace"))
     }
 
     /// The inode that identifies this namespace, as `readlink /proc/PID/ns/net` shows.
@@ -69,8 +91,35 @@ impl Netns {
     }
 }
 
+/// The CLONE_NEW… flag of a namespace's kind, or -1 (ioctl_nsfs(2), Linux 4.11).
+fn kind(namespace: &File) -> i32 {
+    // SAFETY: this request takes no argument and answers by its return value; it is made
+    // of files of nsfs alone, which know it.
+    unsafe { libc::ioctl(namespace.as_raw_fd(), GET_TYPE) }
+}
+
 impl From<Netns> for OwnedFd {
     fn from(netns: Netns) -> Self {
         netns.file.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_of_a_network_namespace_is_one() {
+        let current = Netns::current().unwrap().inode().unwrap();
+        let pid = std::process::id().to_string();
+        for spec in ["/proc/thread-self/ns/net", "/proc/self/ns/net", &pid] {
+            assert_eq!(Netns::open(spec).unwrap().inode().unwrap(), current, "{spec}");
+        }
+        for spec in ["/proc/self/ns/mnt", "/proc/self/stat", "/dev/null", "/proc"] {
+            let error = Netns::open(spec).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{spec}");
+        }
+        let error = Netns::open("nobody gave this name").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

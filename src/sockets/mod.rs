@@ -10,7 +10,9 @@ pub mod listeners;
 pub mod listing;
 pub mod model;
 pub mod names;
+pub mod namespaces;
 pub mod owners;
+pub mod protocol;
 pub mod row;
 pub mod sample;
 pub mod select;
@@ -19,4 +21,5 @@ pub mod source;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod unbound;
 pub mod watch;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::model::{Cookie, Inode, State, UnixName};
+use super::protocol::ProtocolName;
 use crate::kernel::sock_diag::{SkMem, Timer};
 
 /// The kind of a socket: its protocol, and for unix and packet sockets its type.
@@ -42,6 +43,8 @@ pub enum Kind {
     Vsock,
     /// AF_XDP.
     Xdp,
+    /// A protocol that has no table here, by the kernel's name for it: AF_ALG's `alg`.
+    Named(ProtocolName),
     /// Another address family, by its AF_ number; or a socket of no table that has no
     /// known protocol (0).
     Family(u8),
@@ -68,6 +71,7 @@ impl Kind {
             Self::Netlink => "nl",
             Self::Vsock => "v_str",
             Self::Xdp => "xdp",
+            Self::Named(name) => name.as_str(),
             Self::Inet(number) => return Cow::Owned(format!("ipproto-{number}")),
             Self::Family(0) => "?",
             Self::Family(number) => return Cow::Owned(format!("family-{number}")),
@@ -242,7 +246,8 @@ pub struct Row<'a> {
     /// None where the source does not know it (/proc).
     pub send_q: Option<u32>,
     /// Connections or datagrams that this socket dropped since it was made
-    /// (SK_MEMINFO_DROPS); of every listener, of others where memory was asked for.
+    /// (SK_MEMINFO_DROPS); of every listener, of others where memory was asked for. From
+    /// /proc of every datagram, raw and netlink socket, and of no listener.
     pub drops: Option<u32>,
     /// Who made it.
     pub uid: Option<u32>,

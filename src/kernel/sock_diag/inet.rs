@@ -229,6 +229,21 @@ pub enum TimerKind {
     Unknown(u8),
 }
 
+impl TimerKind {
+    /// The kind of a number that the kernel gives; None for 0, where no timer runs.
+    #[must_use]
+    pub fn from_raw(raw: u8) -> Option<Self> {
+        Some(match raw {
+            0 => return None,
+            1 => Self::Retransmit,
+            2 => Self::Keepalive,
+            3 => Self::TimeWait,
+            4 => Self::WindowProbe,
+            other => Self::Unknown(other),
+        })
+    }
+}
+
 /// The timer of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {
@@ -386,14 +401,7 @@ fn address(family: Family, row: &[u8; ROW], ip: usize, port: usize) -> SocketAdd
 }
 
 fn timer(row: &[u8; ROW]) -> Option<Timer> {
-    let kind = match row[2] {
-        0 => return None,
-        1 => TimerKind::Retransmit,
-        2 => TimerKind::Keepalive,
-        3 => TimerKind::TimeWait,
-        4 => TimerKind::WindowProbe,
-        other => TimerKind::Unknown(other),
-    };
+    let kind = TimerKind::from_raw(row[2])?;
     Some(Timer { kind, expires_ms: u32_at(row, 52), retransmits: row[3] })
 }
 

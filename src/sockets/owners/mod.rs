@@ -352,7 +352,7 @@ fn has_no_descriptors(folder: &OwnedFd) -> bool {
 
 /// From the bytes of /proc/PID/stat (proc_pid_stat(5)): the third field is the state,
 /// the ninth the flags.
-fn is_kernel_or_dead(stat: &[u8]) -> bool {
+pub(super) fn is_kernel_or_dead(stat: &[u8]) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
     let after_comm = stat.rsplit(|&byte| byte == b')').next().unwrap_or_default();
     let Ok(text) = std::str::from_utf8(after_comm) else { return false };

@@ -1,6 +1,7 @@
 //! Where rows come from: the kernel's sock_diag, or the files of /proc.
 
 pub mod netlink;
+pub mod proc;
 
 use std::fmt;
 use std::io;
