@@ -77,7 +77,7 @@ impl Overrun {
 }
 
 fn segments(client: &TcpStream) -> u32 {
-    TcpInfo::of(client).unwrap().segs_in
+    TcpInfo::of(client).unwrap().segs_in.unwrap()
 }
 
 fn send_keepalive(client: &TcpStream) {

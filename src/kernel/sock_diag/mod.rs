@@ -1,6 +1,7 @@
 //! sock_diag(7): the kernel's socket tables over netlink. net/ipv4/inet_diag.c and
 //! net/unix/diag.c are what answers.
 
+pub(crate) mod bytecode;
 mod inet;
 mod name;
 mod state;
@@ -11,6 +12,7 @@ use std::io;
 
 use rustix::net::netlink::SOCK_DIAG;
 
+pub use self::bytecode::{Bytecode, Condition, End, Test};
 pub use self::inet::{
     Extensions, Family, InetRequest, InetRow, Protocol, SocketId, Timer, TimerKind,
     canonical,
@@ -145,15 +147,36 @@ impl SockDiag {
     pub fn inet(
         &mut self,
         request: &InetRequest,
+        each: impl FnMut(&InetRow<'_>),
+    ) -> io::Result<DumpEnd> {
+        self.inet_where(request, None, each)
+    }
+
+    /// The same, of the sockets alone that a program in the kernel accepts. It spares the
+    /// copy of the others, not the walk. A protocol's module may run no program (SCTP's
+    /// does not): then it streams all.
+    ///
+    /// # Errors
+    /// As [`Self::inet`]; and a program with a condition that needs a right, or a newer
+    /// kernel, is refused.
+    pub fn inet_where(
+        &mut self,
+        request: &InetRequest,
+        program: Option<&Bytecode>,
         mut each: impl FnMut(&InetRow<'_>),
     ) -> io::Result<DumpEnd> {
         let mut cut_short = 0_u64;
-        let dumped = self.socket.dump(BY_FAMILY, &request.to_bytes(None), |payload| {
-            match InetRow::parse(payload, request.protocol) {
-                Some(row) => each(&row),
-                None => cut_short += 1,
-            }
-        });
+        let mut bytes = request.to_bytes(None);
+        if let Some(program) = program {
+            program.push_to(&mut bytes);
+        }
+        let dumped =
+            self.socket.dump(BY_FAMILY, &bytes, |payload| {
+                match InetRow::parse(payload, request.protocol) {
+                    Some(row) => each(&row),
+                    None => cut_short += 1,
+                }
+            });
         finish(dumped, cut_short, "a dump of sockets", request.protocol.module())
     }
 

@@ -96,7 +96,7 @@ fn looked_at(conns: &mut Conns, look: Look) -> Option<&mut Conn> {
 
 fn segments(conn: &Conn) -> Option<u8> {
     let info = TcpInfo::of(conn.fd()?).ok()?;
-    Some(u8::try_from(info.segs_in).unwrap_or(u8::MAX))
+    Some(u8::try_from(info.segs_in?).unwrap_or(u8::MAX))
 }
 
 /// Has the kernel send a keepalive now: the connection has been silent for a second, and

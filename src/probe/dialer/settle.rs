@@ -28,7 +28,7 @@ impl Dialer {
             {
                 self.unanswered.looked_at += 1;
                 self.unanswered.retransmitted += u64::from(info.total_retrans > 0);
-                self.unanswered.silent += u64::from(info.segs_in == 0);
+                self.unanswered.silent += u64::from(info.segs_in == Some(0));
             }
             self.conns.remove(place);
             drop_one(&self.gauges.in_flight);
