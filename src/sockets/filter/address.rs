@@ -144,72 +144,6 @@ pub enum Device {
     Name(String),
 }
 
-/// Netlink families: NETLINK_* of linux/netlink.h, by ss's name for them where it has
-/// one, then the header's.
-const NETLINK: [(u8, &[&str]); 22] = [
-    (0, &["rtnl", "route"]),
-    (2, &["usersock"]),
-    (3, &["fw", "firewall"]),
-    (4, &["tcpdiag", "sock-diag", "inet-diag"]),
-    (5, &["nflog"]),
-    (6, &["xfrm"]),
-    (7, &["selinux"]),
-    (8, &["iscsi"]),
-    (9, &["audit"]),
-    (10, &["fiblookup", "fib-lookup"]),
-    (11, &["connector"]),
-    (12, &["nft", "netfilter"]),
-    (13, &["ip6fw"]),
-    (14, &["dec-rt"]),
-    (15, &["uevent", "kobject-uevent"]),
-    (16, &["genl", "generic"]),
-    (18, &["scsi-trans", "scsitransport"]),
-    (19, &["ecryptfs"]),
-    (20, &["rdma"]),
-    (21, &["crypto"]),
-    (22, &["smc"]),
-    (1, &["unused"]),
-];
-
-/// ETH_P_* of linux/if_ether.h that people bind packet sockets to.
-const ETHERNET: [(u16, &str); 9] = [
-    (0x0003, "all"),
-    (0x0800, "ip"),
-    (0x0806, "arp"),
-    (0x86dd, "ipv6"),
-    (0x8100, "802.1q"),
-    (0x888e, "802_1x"),
-    (0x88cc, "lldp"),
-    (0x8863, "ppp_disc"),
-    (0x8864, "ppp_ses"),
-];
-
-/// The NETLINK_ number of a name or a number.
-pub(super) fn netlink_family(name: &str) -> Option<u8> {
-    let name = name.to_ascii_lowercase().replace('_', "-");
-    let named = NETLINK.iter().find(|(_, names)| names.contains(&name.as_str()));
-    named.map(|(number, _)| *number).or_else(|| name.parse().ok())
-}
-
-/// The ETH_P_ number of a name or a number.
-pub(super) fn ethernet_protocol(name: &str) -> Option<u16> {
-    let named = ETHERNET.iter().find(|(_, known)| known.eq_ignore_ascii_case(name));
-    named
-        .map(|(number, _)| *number)
-        .or_else(|| number(name).and_then(|number| number.try_into().ok()))
-}
-
-/// A number in decimal, or in hexadecimal after `0x`.
-pub(super) fn number(text: &str) -> Option<u32> {
-    let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-    let digits = hex.unwrap_or(text);
-    // from_str_radix would take a sign.
-    if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
-        return None;
-    }
-    u32::from_str_radix(digits, if hex.is_some() { 16 } else { 10 }).ok()
-}
-
 /// A part of an address that may be left out.
 struct OrStar<T>(Option<T>);
 
@@ -324,28 +258,6 @@ mod tests {
         assert_eq!(Prefix::new("1.2.3.4".parse().unwrap(), 33), None);
         assert_eq!(Prefix::new("::".parse().unwrap(), 129), None);
         assert_eq!(prefix("1.2.3.4", 32), Prefix::from(IpAddr::from([1, 2, 3, 4])));
-    }
-
-    #[test]
-    fn numbers_take_hexadecimal_and_no_sign() {
-        assert_eq!(
-            (number("80"), number("0x50"), number("080")),
-            (Some(80), Some(80), Some(80))
-        );
-        for none in ["", "+1", "-1", "0x", "0x-1", "1x", "4294967296", " 1"] {
-            assert_eq!(number(none), None, "{none}");
-        }
-    }
-
-    #[test]
-    fn families_have_the_names_of_ss_and_of_the_headers() {
-        assert_eq!(netlink_family("rtnl"), Some(0));
-        assert_eq!(netlink_family("SOCK_DIAG"), Some(4));
-        assert_eq!(netlink_family("16"), Some(16));
-        assert_eq!(netlink_family("nosuch"), None);
-        assert_eq!(ethernet_protocol("arp"), Some(0x806));
-        assert_eq!(ethernet_protocol("0x88cc"), Some(0x88cc));
-        assert_eq!(ethernet_protocol("65536"), None);
     }
 
     proptest! {

@@ -217,7 +217,7 @@ impl Needs {
             Condition::Text { field, pattern, .. } => match field {
                 TextField::Process => self.owners = true,
                 TextField::User => {
-                    self.user_names |= pattern.as_str().parse::<u32>().is_err()
+                    self.user_names |= pattern.as_str().parse::<u32>().is_err();
                 }
                 TextField::Container => self.container = true,
                 TextField::Netns => self.netns = true,

@@ -11,6 +11,9 @@ use super::ast::{Condition, End, Equality, Expr, Op};
 use super::fields::TextField;
 use crate::kernel::sock_diag::{Condition as Kernel, Test};
 
+/// Gives the number that a name stands for, if it stands for one.
+pub type LookUp<'a, T> = &'a dyn Fn(&str) -> Option<T>;
+
 /// What the kernel may be asked here. The default is what every kernel answers everyone.
 #[derive(Clone, Copy, Default)]
 pub struct Able<'a> {
@@ -18,10 +21,10 @@ pub struct Able<'a> {
     /// refuses the whole dump without.
     pub marks: bool,
     /// The index of an interface in the network namespace.
-    pub devices: Option<&'a dyn Fn(&str) -> Option<u32>>,
+    pub devices: Option<LookUp<'a, u32>>,
     /// The id of a cgroup v2 by its path below the root, where the kernel knows cgroups in
     /// filters (Linux 5.9); it refuses the whole dump where it does not.
-    pub cgroups: Option<&'a dyn Fn(&str) -> Option<u64>>,
+    pub cgroups: Option<LookUp<'a, u64>>,
 }
 
 impl std::fmt::Debug for Able<'_> {

@@ -1,18 +1,45 @@
 //! Filters of sockets, in the language of ss(8), and more fields than it has.
 //!
+//! ```text
+//! state NAME…  exclude NAME…         adjacent ones add and take away, from left to right
+//! src|dst [=|!=] HOST                10.0.0.0/8:80  [::1]:80  :443  NAME:http
+//!                                    inet:…  inet6:…  unix:GLOB  /GLOB  @GLOB
+//!                                    netlink:FAMILY:PORT  link:PROTOCOL:DEV  vsock:CID:PORT
+//! sport|dport [OP] PORT              80  :80  http  inet6:80  vsock:1024  netlink:4711
+//! dev [=|!=] NAME|INDEX              fwmark [=|!=] VALUE[/MASK]    autobound
+//! process|user|container|netns|cgroup|congestion [=|!=] GLOB
+//! NUMBER [OP] VALUE                  pid, uid, recv-q, retrans, rtt, …: NumberField
+//! OP: = == eq   != ne neq   < lt   <= le leq   > gt   >= ge geq
+//! and & &&   or | ||   not !   ( )
+//! ```
+//!
+//! `and` and `or` bind alike, from left to right, as in ss; a [`Note`] says where that
+//! matters. States at the head hold for all that follows them.
+//!
 //! A condition on what a socket does not have, or what could not be read, is neither true
 //! nor false, and neither is `not` of it: such a socket does not match. So `sport != :80`
-//! and `not sport = :80` both leave unix sockets out, and `rtt < 1ms` listeners.
+//! and `not sport = :80` both leave unix sockets out, `process != x` those without a known
+//! owner, and `rtt < 1ms` listeners.
+//!
+//! Where ss differs: it takes no `!=` for addresses, no state but at the head and in its
+//! own spelling, wants white space around everything, takes a part of an IPv4 address as
+//! one filled up with zeros and a port beyond 65535 as one that nothing has (both are
+//! mistakes here), and lets a family such as `inet6:` apply to the whole filter (here: to
+//! its condition). Its `autobound` asks the kernel as well, which knows of a port in
+//! ip_local_port_range whether it was chosen by the program; of a unix socket without a
+//! name it says that it is autobound.
 
 mod address;
 mod ast;
 mod bounds;
+mod conditions;
 mod error;
 mod eval;
 mod fields;
 mod in_kernel;
 mod lexer;
 mod parse_address;
+mod parse_other;
 mod parser;
 mod pattern;
 mod services;
@@ -28,7 +55,7 @@ pub use self::ast::{Condition, End, Equality, Expr, Op};
 pub use self::bounds::Needs;
 pub use self::error::FilterError;
 pub use self::fields::{MemoryField, NumberField, TcpField, TextField};
-pub use self::in_kernel::Able;
+pub use self::in_kernel::{Able, LookUp};
 pub use self::parse_address::AddressFamily;
 pub use self::pattern::Pattern;
 pub use self::services::Services;

@@ -6,12 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::super::model::Family;
 use super::Context;
-use super::address::{
-    AddressPattern, Device, PortPattern, PortSpace, Prefix, ethernet_protocol,
-    netlink_family, number,
-};
+use super::address::{AddressPattern, PortPattern, PortSpace, Prefix};
 use super::error::quoted;
 use super::fields::nearest;
+use super::parse_other::{netlink, netlink_port, number, packet, vsock, wide_port};
 use super::pattern::Pattern;
 
 /// How an address is read that does not name its family: ss's `-f`, and what its `-4`,
@@ -303,105 +301,4 @@ fn inet_port(text: &str, context: &Context<'_>) -> Result<u16, String> {
             Err(format!("the service {} has several ports: write {ports}", quoted(text)))
         }
     }
-}
-
-fn wide_port(text: &str) -> Result<u32, String> {
-    number(text).ok_or_else(|| format!("{} is no port: a number", quoted(text)))
-}
-
-/// A netlink port. ss shows one above 2^31 as a negative number.
-fn netlink_port(text: &str) -> Result<u32, String> {
-    let negative = || text.parse::<i32>().ok().map(i32::cast_unsigned);
-    match text {
-        "kernel" => Ok(0),
-        _ => number(text).or_else(negative).ok_or_else(|| {
-            format!("{} is no netlink port: a number, or kernel", quoted(text))
-        }),
-    }
-}
-
-/// The two parts of `FIRST:SECOND`, each None where it is left out or a star.
-fn two_parts(text: &str) -> (Option<&str>, Option<&str>) {
-    let (first, second) = text.split_once(':').unwrap_or((text, ""));
-    let given = |part| Some(part).filter(|part: &&str| !part.is_empty() && *part != "*");
-    (given(first), given(second))
-}
-
-fn packet(text: &str, context: &Context<'_>) -> Result<AddressPattern, String> {
-    let (protocol, device) = two_parts(text);
-    let protocol = protocol.map(|name| {
-        ethernet_protocol(name).ok_or_else(|| {
-            format!("{} is no Ethernet protocol, as all, ip, arp or 0x88cc", quoted(name))
-        })
-    });
-    let device = device.map(|name| self::device(name, context));
-    Ok(AddressPattern::Packet {
-        protocol: protocol.transpose()?,
-        device: device.transpose()?,
-    })
-}
-
-fn netlink(text: &str) -> Result<AddressPattern, String> {
-    let (family, port) = two_parts(text);
-    let family = family.map(|name| {
-        netlink_family(name).ok_or_else(|| {
-            format!("{} is no netlink family, as route, genl or audit", quoted(name))
-        })
-    });
-    let port = port.map(netlink_port);
-    Ok(AddressPattern::Netlink { family: family.transpose()?, port: port.transpose()? })
-}
-
-fn vsock(text: &str) -> Result<AddressPattern, String> {
-    let (cid, port) = two_parts(text);
-    let cid = cid.map(|cid| {
-        number(cid)
-            .ok_or_else(|| format!("{} is no vsock context: a number", quoted(cid)))
-    });
-    Ok(AddressPattern::Vsock {
-        cid: cid.transpose()?,
-        port: port.map(wide_port).transpose()?,
-    })
-}
-
-/// An interface, by its name or its index.
-pub(super) fn device(text: &str, context: &Context<'_>) -> Result<Device, String> {
-    if let Some(index) = number(text) {
-        return Ok(Device::Index(index));
-    }
-    let Some(known) = context.devices else { return Ok(Device::Name(text.to_owned())) };
-    if known.iter().any(|name| name == text) {
-        return Ok(Device::Name(text.to_owned()));
-    }
-    let there_are = known.join(", ");
-    Err(format!("{} is no interface here; there are: {there_are}", quoted(text)))
-}
-
-/// A mark and the bits that count: `1`, `0x10/0xff`.
-pub(super) fn mark(text: &str) -> Result<(u32, u32), String> {
-    let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
-    number(value).zip(number(mask)).ok_or_else(|| {
-        format!(
-            "{} is no mark: a number and perhaps a mask, as 0x10 or 0x10/0xff",
-            quoted(text)
-        )
-    })
-}
-
-/// A cgroup's path below the root of the hierarchy; ss takes it with the mount point.
-pub(super) fn cgroup_path(text: &str) -> String {
-    let mut path = text;
-    let below = |path: &'_ str| {
-        let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
-        let lengths =
-            mounts.into_iter().filter(|mount| path.starts_with(mount)).map(str::len);
-        let mut rests = lengths.filter_map(|len| path.get(len..).map(|rest| (len, rest)));
-        rests
-            .find(|(_, rest)| rest.is_empty() || rest.starts_with('/'))
-            .map(|(len, _)| len)
-    };
-    while let Some(len) = below(path) {
-        path = path.get(len..).unwrap_or_default();
-    }
-    format!("/{}", path.trim_matches('/'))
 }

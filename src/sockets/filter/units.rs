@@ -103,7 +103,7 @@ impl Unit {
 
     /// Writes a number so that it is read as the same one.
     pub(super) fn write(self, value: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let divides = |scale: u64| value > 0 && value % scale == 0;
+        let divides = |scale: u64| value > 0 && value.is_multiple_of(scale);
         match self {
             Self::Count | Self::Bytes => write!(f, "{value}"),
             Self::Micros if divides(1_000_000) => write!(f, "{}s", value / 1_000_000),

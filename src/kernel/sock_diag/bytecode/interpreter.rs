@@ -41,7 +41,8 @@ pub(crate) fn is_sound(program: &[u8]) -> bool {
         };
         let (yes, no) = (usize::from(op[1]), usize::from(u16_at(op, 2)));
         let least = OP + operand;
-        let right = |jump: usize| jump >= least && jump <= left + 4 && jump % 4 == 0;
+        let right =
+            |jump: usize| jump >= least && jump <= left + 4 && jump.is_multiple_of(4);
         if left < least || !right(yes) || !right(no) {
             return false;
         }

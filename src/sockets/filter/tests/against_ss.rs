@@ -42,12 +42,15 @@ fn unix(filter: &str) -> Result<BTreeSet<String>, String> {
 }
 
 /// Filters that both know, and read alike.
-const BOTH: [&str; 60] = [
+const BOTH: [&str; 63] = [
     "",
     "state listening",
     "state established",
     "state time-wait",
     "state syn-sent",
+    "state syn-recv",
+    "state fin-wait-2",
+    "state close-wait src 127.0.0.1",
     "state closed",
     "state all",
     "state connected",
@@ -227,7 +230,7 @@ fn check_unix() {
                 UnixKind::Datagram => Kind::UnixDatagram,
                 _ => Kind::UnixStream,
             };
-            let name = row.name.clone().map(|name| name.into_owned());
+            let name = row.name.clone().map(crate::sockets::model::UnixName::into_owned);
             rows.push(Row {
                 local: Address::Unix { name, inode: row.inode },
                 remote: Address::Unix { name: None, inode: row.peer.unwrap_or(Inode(0)) },

@@ -130,7 +130,7 @@ fn condition() -> impl Strategy<Value = Condition> {
             .prop_map(|(field, op, value)| Condition::Number { field, op, value }),
         2 => (select(texts), equality(), text()).prop_map(|(field, equality, text)| {
             let text = match field {
-                TextField::Cgroup => super::super::parse_address::cgroup_path(&text),
+                TextField::Cgroup => super::super::parse_other::cgroup_path(&text),
                 _ => text,
             };
             Condition::Text { field, equality, pattern: Pattern::new(&text) }

@@ -10,6 +10,7 @@ use super::*;
 use crate::kernel::sock_diag::{
     Bytecode, Cookie, Extensions, Family, InetRequest, InetRow, Protocol, SockDiag, State,
 };
+use crate::kernel::testing::set_defer_accept;
 use crate::sockets::row::{Address, Kind};
 use crate::sockets::testing::{dial, skip, wait_for};
 
@@ -55,6 +56,11 @@ impl Scene {
         on_lo.listen(3).unwrap();
         let bound_alone = tcp((LOCAL, 83).into(), None);
         self.sockets.extend([on_lo, bound_alone]);
+        for at in [(LOCAL, 86).into(), (Ipv6Addr::UNSPECIFIED, 87).into()] {
+            let deferred = tcp(at, Some(9));
+            set_defer_accept(&deferred, 100).unwrap();
+            self.sockets.push(deferred);
+        }
         match Socket::new(Domain::IPV4, Type::STREAM, Some(Ipproto::MPTCP)) {
             Ok(mptcp) => {
                 mptcp.bind(&SocketAddr::from((LOCAL, 84)).into()).unwrap();
@@ -71,19 +77,26 @@ impl Scene {
             SocketAddr::from((LOCAL, 1)),
             SocketAddr::from((Ipv6Addr::LOCALHOST, 1)),
             SocketAddr::from(([127, 0, 0, 2], 80)),
+            // By the listener that is bound to lo, and in SYN_RECV of IPv4 and mapped.
+            SocketAddr::from((LOCAL, 82)),
+            SocketAddr::from((LOCAL, 86)),
+            SocketAddr::from((LOCAL, 87)),
         ] {
             self.streams.push(TcpStream::connect(to).unwrap());
         }
         let from_chosen = tcp((LOCAL, 2_000).into(), None);
         from_chosen.connect(&SocketAddr::from((LOCAL, 81)).into()).unwrap();
         self.sockets.push(from_chosen);
-        // In TIME_WAIT at port 2,001, which closes first.
+        // In TIME_WAIT at port 2,001, which closes first; in FIN_WAIT2 at 2,002, whose
+        // peer does not close.
         let server = TcpListener::bind((LOCAL, 85)).unwrap();
-        let leaving = tcp((LOCAL, 2_001).into(), None);
-        leaving.connect(&SocketAddr::from((LOCAL, 85)).into()).unwrap();
-        let (left, _) = server.accept().unwrap();
-        drop(leaving);
-        drop((left, server));
+        for port in [2_001, 2_002] {
+            let leaving = tcp((LOCAL, port).into(), None);
+            leaving.connect(&SocketAddr::from((LOCAL, 85)).into()).unwrap();
+            let (left, _) = server.accept().unwrap();
+            drop(leaving);
+            self.streams.extend((port == 2_002).then_some(left));
+        }
         // One is admitted, the other's SYN is dropped.
         let full = SocketAddr::from((LOCAL, 1_008));
         self.sockets.push(dial(full));
@@ -95,10 +108,16 @@ impl Scene {
                 .then_some(())
         });
         self.sockets.push(dial(full));
-        wait_for("a TIME_WAIT and a SYN_SENT", || {
+        wait_for("a socket in each state", || {
             let rows = dump(None);
-            let has = |state| rows.iter().any(|row| row.state == state);
-            (has(State::TimeWait) && has(State::SynSent)).then_some(())
+            let has =
+                |state, n| rows.iter().filter(|row| row.state == state).count() == n;
+            let all = has(State::TimeWait, 1)
+                && has(State::SynSent, 1)
+                && has(State::SynRecv, 2)
+                && has(State::FinWait2, 1)
+                && has(State::CloseWait, 1);
+            all.then_some(())
         });
         self.streams[0].write_all(b"not read").unwrap();
     }
