@@ -47,7 +47,7 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    fn raw(self) -> u8 {
+    pub(super) fn raw(self) -> u8 {
         match self {
             Self::V4 => 2,
             Self::V6 => 10,

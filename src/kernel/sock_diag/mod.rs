@@ -1,6 +1,7 @@
 //! sock_diag(7): the kernel's socket tables over netlink. net/ipv4/inet_diag.c and
 //! net/unix/diag.c are what answers.
 
+pub(crate) mod bytecode;
 mod inet;
 mod name;
 mod netlink;
@@ -14,6 +15,7 @@ use std::ops::ControlFlow;
 
 use rustix::net::netlink::SOCK_DIAG;
 
+pub use self::bytecode::{Bytecode, Condition, End, Test};
 pub use self::inet::{
     Extensions, Family, InetRequest, InetRow, Protocol, SocketId, Timer, TimerKind,
     canonical,
@@ -152,9 +154,25 @@ impl SockDiag {
     pub fn inet(
         &mut self,
         request: &InetRequest,
+        each: impl FnMut(&InetRow<'_>),
+    ) -> io::Result<DumpEnd> {
+        self.inet_where(request, None, each)
+    }
+
+    /// The same, of the sockets alone that a program in the kernel accepts. It spares the
+    /// copy of the others, not the walk. A protocol's module may run no program (SCTP's
+    /// does not): then it streams all.
+    ///
+    /// # Errors
+    /// As [`Self::inet`]; and a program with a condition that needs a right, or a newer
+    /// kernel, is refused.
+    pub fn inet_where(
+        &mut self,
+        request: &InetRequest,
+        program: Option<&Bytecode>,
         mut each: impl FnMut(&InetRow<'_>),
     ) -> io::Result<DumpEnd> {
-        self.inet_until(request, |row| {
+        self.inet_until(request, program, |row| {
             each(row);
             ControlFlow::Continue(())
         })
@@ -164,14 +182,19 @@ impl SockDiag {
     /// next request: drop the socket instead where that is much.
     ///
     /// # Errors
-    /// As [`Self::inet`].
+    /// As [`Self::inet_where`].
     pub fn inet_until(
         &mut self,
         request: &InetRequest,
+        program: Option<&Bytecode>,
         mut each: impl FnMut(&InetRow<'_>) -> ControlFlow<()>,
     ) -> io::Result<DumpEnd> {
         let module = request.protocol.module();
-        self.table(&request.to_bytes(None), "a dump of sockets", module, |bytes| {
+        let mut asked = request.to_bytes(None);
+        if let Some(program) = program {
+            program.push_to(&mut asked);
+        }
+        self.table(&asked, "a dump of sockets", module, |bytes| {
             InetRow::parse(bytes, request.protocol).map(|row| each(&row))
         })
     }

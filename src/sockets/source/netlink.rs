@@ -169,7 +169,7 @@ impl Pass<'_> {
                 InetRequest { protocol, extensions, ..InetRequest::tcp(family, states) };
             let both = self.selection.tables.has(Tables::MPTCP);
             let (subflows, stopped) = (&mut self.subflows, &mut self.stopped);
-            let done = self.diag.inet_until(&request, |row| {
+            let done = self.diag.inet_until(&request, None, |row| {
                 if protocol == Protocol::MPTCP && row.inode.exists() {
                     subflows.insert(row.inode);
                 }

@@ -1,0 +1,326 @@
+//! The fields that a filter can ask for, and their names.
+
+use super::units::Unit;
+
+/// A field that is a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NumberField {
+    /// An owner's process id.
+    Pid,
+    /// Who made the socket.
+    Uid,
+    /// Its inode.
+    Inode,
+    /// Bytes received and not read; of a listener, the length of its accept queue.
+    RecvQ,
+    /// Bytes not acknowledged; of a listener, its effective backlog.
+    SendQ,
+    /// Connections or datagrams dropped.
+    Drops,
+    /// A field of SO_MEMINFO.
+    Memory(MemoryField),
+    /// A field of TCP_INFO.
+    Tcp(TcpField),
+}
+
+/// A number of SO_MEMINFO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names of SkMem's fields")]
+pub enum MemoryField {
+    RmemAlloc,
+    Rcvbuf,
+    WmemAlloc,
+    Sndbuf,
+}
+
+/// A number of TCP_INFO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names of TcpInfo's fields")]
+pub enum TcpField {
+    TotalRetrans,
+    Retransmits,
+    Unacked,
+    Lost,
+    Sacked,
+    Backoff,
+    Reordering,
+    SndCwnd,
+    SndSsthresh,
+    SndMss,
+    RcvMss,
+    Pmtu,
+    Rtt,
+    Rttvar,
+    MinRtt,
+    RcvRtt,
+    Rto,
+    Ato,
+    LastDataSent,
+    LastDataRecv,
+    LastAckRecv,
+    BytesSent,
+    BytesAcked,
+    BytesReceived,
+    BytesRetrans,
+    NotsentBytes,
+    SegsOut,
+    SegsIn,
+    DataSegsOut,
+    DataSegsIn,
+    SndWnd,
+    RcvWnd,
+    PacingRate,
+    DeliveryRate,
+    BusyTime,
+    RwndLimited,
+    SndbufLimited,
+}
+
+/// A field that is a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TextField {
+    /// The name of a thread that owns the socket (/proc/PID/comm).
+    Process,
+    /// Who made the socket, by name or uid.
+    User,
+    /// The container or unit of the owner.
+    Container,
+    /// The network namespace.
+    Netns,
+    /// The cgroup v2 that made the socket, by its path.
+    Cgroup,
+    /// The congestion control of a connection.
+    Congestion,
+}
+
+use self::MemoryField::{Rcvbuf, RmemAlloc, Sndbuf, WmemAlloc};
+use self::NumberField::{Memory, Tcp};
+use self::TcpField as T;
+
+/// Each number with its unit and its names, the one that is shown first.
+const NUMBERS: [(NumberField, Unit, &[&str]); 47] = [
+    (NumberField::Pid, Unit::Count, &["pid"]),
+    (NumberField::Uid, Unit::Count, &["uid"]),
+    (NumberField::Inode, Unit::Count, &["inode", "ino"]),
+    (NumberField::RecvQ, Unit::Bytes, &["recv-q", "recvq", "rqueue"]),
+    (NumberField::SendQ, Unit::Bytes, &["send-q", "sendq", "wqueue"]),
+    (NumberField::Drops, Unit::Count, &["drops"]),
+    (Memory(RmemAlloc), Unit::Bytes, &["rmem"]),
+    (Memory(Rcvbuf), Unit::Bytes, &["rcvbuf"]),
+    (Memory(WmemAlloc), Unit::Bytes, &["wmem"]),
+    (Memory(Sndbuf), Unit::Bytes, &["sndbuf"]),
+    (Tcp(T::TotalRetrans), Unit::Count, &["retrans", "total-retrans"]),
+    (Tcp(T::Retransmits), Unit::Count, &["retransmits"]),
+    (Tcp(T::Unacked), Unit::Count, &["unacked"]),
+    (Tcp(T::Lost), Unit::Count, &["lost"]),
+    (Tcp(T::Sacked), Unit::Count, &["sacked"]),
+    (Tcp(T::Backoff), Unit::Count, &["backoff"]),
+    (Tcp(T::Reordering), Unit::Count, &["reordering"]),
+    (Tcp(T::SndCwnd), Unit::Count, &["cwnd", "snd-cwnd"]),
+    (Tcp(T::SndSsthresh), Unit::Count, &["ssthresh", "snd-ssthresh"]),
+    (Tcp(T::SndMss), Unit::Bytes, &["mss", "snd-mss"]),
+    (Tcp(T::RcvMss), Unit::Bytes, &["rcv-mss", "rcvmss"]),
+    (Tcp(T::Pmtu), Unit::Bytes, &["pmtu"]),
+    (Tcp(T::Rtt), Unit::Micros, &["rtt"]),
+    (Tcp(T::Rttvar), Unit::Micros, &["rttvar"]),
+    (Tcp(T::MinRtt), Unit::Micros, &["min-rtt", "minrtt"]),
+    (Tcp(T::RcvRtt), Unit::Micros, &["rcv-rtt"]),
+    (Tcp(T::Rto), Unit::Micros, &["rto"]),
+    (Tcp(T::Ato), Unit::Micros, &["ato"]),
+    (Tcp(T::LastDataSent), Unit::Micros, &["last-send", "lastsnd", "last-data-sent"]),
+    (Tcp(T::LastDataRecv), Unit::Micros, &["last-recv", "lastrcv", "last-data-recv"]),
+    (Tcp(T::LastAckRecv), Unit::Micros, &["last-ack", "lastack", "last-ack-recv"]),
+    (Tcp(T::BytesSent), Unit::Bytes, &["bytes-sent"]),
+    (Tcp(T::BytesAcked), Unit::Bytes, &["bytes-acked"]),
+    (Tcp(T::BytesReceived), Unit::Bytes, &["bytes-received", "bytes-recv"]),
+    (Tcp(T::BytesRetrans), Unit::Bytes, &["bytes-retrans"]),
+    (Tcp(T::NotsentBytes), Unit::Bytes, &["notsent", "notsent-bytes"]),
+    (Tcp(T::SegsOut), Unit::Count, &["segs-out"]),
+    (Tcp(T::SegsIn), Unit::Count, &["segs-in"]),
+    (Tcp(T::DataSegsOut), Unit::Count, &["data-segs-out"]),
+    (Tcp(T::DataSegsIn), Unit::Count, &["data-segs-in"]),
+    (Tcp(T::SndWnd), Unit::Bytes, &["snd-wnd"]),
+    (Tcp(T::RcvWnd), Unit::Bytes, &["rcv-wnd"]),
+    (Tcp(T::PacingRate), Unit::BitsPerSecond, &["pacing-rate"]),
+    (Tcp(T::DeliveryRate), Unit::BitsPerSecond, &["delivery-rate"]),
+    (Tcp(T::BusyTime), Unit::Micros, &["busy", "busy-time"]),
+    (Tcp(T::RwndLimited), Unit::Micros, &["rwnd-limited"]),
+    (Tcp(T::SndbufLimited), Unit::Micros, &["sndbuf-limited"]),
+];
+
+const TEXTS: [(TextField, &[&str], &str); 6] = [
+    (
+        TextField::Process,
+        &["process", "proc", "comm"],
+        "a process's name, as nginx or node*",
+    ),
+    (TextField::User, &["user"], "a user's name or uid, as www-data or 33"),
+    (TextField::Container, &["container"], "a part of a container's name, as web"),
+    (TextField::Netns, &["netns"], "a network namespace's name"),
+    (TextField::Cgroup, &["cgroup"], "a cgroup's path, as /system.slice/ssh.service"),
+    (
+        TextField::Congestion,
+        &["congestion", "cc"],
+        "the name of a congestion control, as cubic",
+    ),
+];
+
+impl NumberField {
+    /// The field of a name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        let found = NUMBERS.iter().find(|(.., names)| names.contains(&name))?;
+        Some(found.0)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let found = NUMBERS.iter().find(|(field, ..)| *field == self);
+        found.and_then(|(.., names)| names.first()).copied().unwrap_or_default()
+    }
+
+    /// Every field.
+    pub fn all() -> impl Iterator<Item = Self> {
+        NUMBERS.iter().map(|(field, ..)| *field)
+    }
+
+    pub(super) fn unit(self) -> Unit {
+        let found = NUMBERS.iter().find(|(field, ..)| *field == self);
+        found.map_or(Unit::Count, |(_, unit, _)| *unit)
+    }
+}
+
+impl TextField {
+    /// The field of a name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        let found = TEXTS.iter().find(|(_, names, _)| names.contains(&name))?;
+        Some(found.0)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let found = TEXTS.iter().find(|(field, ..)| *field == self);
+        found.and_then(|(_, names, _)| names.first()).copied().unwrap_or_default()
+    }
+
+    /// Every field.
+    pub fn all() -> impl Iterator<Item = Self> {
+        TEXTS.iter().map(|(field, ..)| *field)
+    }
+
+    /// What is compared with it.
+    pub(super) fn form(self) -> &'static str {
+        let found = TEXTS.iter().find(|(field, ..)| *field == self);
+        found.map_or("", |(.., form)| *form)
+    }
+}
+
+/// The words of ss's own language that begin a condition.
+pub(super) const WORDS: [&str; 9] =
+    ["src", "dst", "sport", "dport", "state", "exclude", "dev", "fwmark", "autobound"];
+
+/// The name of every field, as it is shown.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    let texts = TextField::all().map(TextField::name);
+    WORDS.into_iter().chain(texts).chain(NumberField::all().map(NumberField::name))
+}
+
+/// Every way to name a field.
+fn spellings() -> impl Iterator<Item = &'static str> {
+    let numbers = NUMBERS.iter().flat_map(|(.., names)| names.iter().copied());
+    let texts = TEXTS.iter().flat_map(|(_, names, _)| names.iter().copied());
+    WORDS.into_iter().chain(texts).chain(numbers)
+}
+
+/// The name of a field that a wrong one may be meant for.
+pub(super) fn nearest_field(name: &str) -> Option<&'static str> {
+    nearest(&canonical(name), spellings())
+}
+
+/// A name with the case and the hyphens of ours.
+pub(super) fn canonical(name: &str) -> String {
+    name.replace('_', "-").to_ascii_lowercase()
+}
+
+/// The one of some names that a wrong one is nearest to, if it is near to any.
+pub(super) fn nearest<'a>(
+    wrong: &str,
+    names: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    // No name is so long that a longer one could be near to it.
+    let chars: Vec<char> = wrong.chars().take(40).collect();
+    let allowed = (chars.len() / 3).clamp(1, 3);
+    let distances = names.map(|name| (distance(&chars, name), name));
+    distances
+        .filter(|(far, _)| *far <= allowed)
+        .min_by_key(|(far, _)| *far)
+        .map(|(_, n)| n)
+}
+
+/// How many characters are to be put in, left out, changed or swapped with the next.
+fn distance(wrong: &[char], right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut rows = vec![(0..=right.len()).collect::<Vec<usize>>()];
+    for (i, &a) in wrong.iter().enumerate() {
+        let above = &rows[i];
+        let mut row = vec![i + 1];
+        for (j, &b) in right.iter().enumerate() {
+            let change = above[j] + usize::from(a != b);
+            let mut least = change.min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a == right[j - 1] && wrong[i - 1] == b {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows.last().and_then(|row| row.last()).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn each_spelling_stands_for_one_field_and_is_in_canonical_form() {
+        let all: Vec<_> = spellings().collect();
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+        for name in all {
+            assert_eq!(canonical(name), name);
+        }
+    }
+
+    #[test]
+    fn each_field_is_in_the_table_once_and_has_a_name() {
+        assert_eq!(NumberField::all().collect::<HashSet<_>>().len(), NUMBERS.len());
+        for field in NumberField::all() {
+            assert_eq!(NumberField::of_name(field.name()), Some(field));
+        }
+        for field in TextField::all() {
+            assert_eq!(TextField::of_name(field.name()), Some(field));
+        }
+    }
+
+    #[test]
+    fn a_slip_is_told_from_nonsense() {
+        for (wrong, right) in [
+            ("sprot", "sport"),
+            ("dprot", "dport"),
+            ("sprt", "sport"),
+            ("Recv_Qq", "recv-q"),
+            ("statte", "state"),
+            ("proces", "process"),
+            ("rttt", "rtt"),
+            ("bytes-send", "bytes-sent"),
+        ] {
+            assert_eq!(nearest_field(wrong), Some(right), "{wrong}");
+        }
+        for nonsense in ["", "x", "zzzzzz", "127.0.0.1", &"s".repeat(5_000)] {
+            assert_eq!(nearest_field(nonsense), None, "{nonsense}");
+        }
+    }
+}
