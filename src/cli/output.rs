@@ -36,6 +36,11 @@ impl Output {
         }
     }
 
+    /// Lines on stderr that belong to the error which follows.
+    pub fn show(&self, lines: &str) {
+        let _ = writeln!(io::stderr().lock(), "{lines}");
+    }
+
     /// A note that only `-v` shows.
     pub fn detail(&self, text: &str) {
         if self.verbose {

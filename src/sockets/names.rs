@@ -1,13 +1,17 @@
-//! Names of what the kernel gives as numbers: users and interfaces. Each is looked up
-//! once.
+//! Names of what the kernel gives as numbers: users, interfaces, control groups, and what
+//! a process runs in. Each is looked up once.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
+use crate::host::cgroups::CgroupNames;
+use crate::host::container::{self, Workload};
 use crate::kernel::netns::Netns;
 
 /// A name, or that there is none.
@@ -74,6 +78,61 @@ impl Interfaces {
             None => ask().ok(),
             Some(netns) => netns.run(ask).ok()?.ok(),
         }
+    }
+}
+
+/// What processes run in: a container, a pod, a unit of systemd.
+#[derive(Debug)]
+pub struct Workloads {
+    proc_root: PathBuf,
+    names: RefCell<container::Names>,
+    known: RefCell<HashMap<u32, Option<Arc<Workload>>>>,
+}
+
+impl Workloads {
+    /// Of the processes below `proc_root`; names of containers from the files that their
+    /// runtimes keep on this host.
+    #[must_use]
+    pub fn new(proc_root: &Path) -> Self {
+        Self {
+            proc_root: proc_root.to_owned(),
+            names: RefCell::new(container::Names::new("/")),
+            known: RefCell::default(),
+        }
+    }
+
+    /// What a process runs in; none on a plain host, or where it may not be seen.
+    pub fn of(&self, pid: u32) -> Option<Arc<Workload>> {
+        let look_up = || {
+            let cgroup = fs::read(self.proc_root.join(format!("{pid}/cgroup"))).ok()?;
+            let mut workload = Workload::parse(&cgroup)?;
+            self.names.borrow_mut().complete(&mut workload);
+            Some(Arc::new(workload))
+        };
+        self.known.borrow_mut().entry(pid).or_insert_with(look_up).clone()
+    }
+}
+
+/// Paths of control groups of v2.
+#[derive(Debug, Default)]
+pub struct Cgroups {
+    /// None before the first is asked for; within, None where none is mounted.
+    names: RefCell<Option<Option<CgroupNames>>>,
+}
+
+impl Cgroups {
+    /// The path of a control group by its id, below where they are mounted.
+    pub fn path(&self, id: u64) -> Option<String> {
+        let mut names = self.names.borrow_mut();
+        let names = names.get_or_insert_with(|| CgroupNames::find(Path::new("/")).ok());
+        names.as_mut()?.path_of(id).map(str::to_owned)
+    }
+
+    /// The id of a control group by its path.
+    pub fn id(&self, path: &str) -> Option<u64> {
+        let mut names = self.names.borrow_mut();
+        let names = names.get_or_insert_with(|| CgroupNames::find(Path::new("/")).ok());
+        names.as_ref()?.id_of(path).ok()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::{BitOr, BitOrAssign};
 
 use super::model::States;
+use crate::kernel::sock_diag::Bytecode;
 
 /// A set of socket tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -121,4 +122,20 @@ pub struct Selection {
     pub states: States,
     /// What of each row.
     pub details: Details,
+    /// What inet rows the kernel itself may leave out; a source may ignore it.
+    pub program: Option<Bytecode>,
+}
+
+impl Selection {
+    /// Every socket in every table, and no details.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self {
+            tables: Tables::ALL,
+            versions: Versions::BOTH,
+            states: States::ALL,
+            details: Details::default(),
+            program: None,
+        }
+    }
 }

@@ -49,6 +49,18 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "all|first|none", value_enum)]
     pub(super) owners: Option<OwnersName>,
 
+    /// The sockets of another network namespace: a name of `ip netns`, a PID, or a path
+    #[arg(long, value_name = "NAME|PID|PATH", conflicts_with = "all_netns")]
+    pub(super) netns: Option<String>,
+
+    /// The sockets of every network namespace that can be seen, each with its name
+    #[arg(long)]
+    pub(super) all_netns: bool,
+
+    /// Also sockets that a process has and no table shows: neither bound nor connected
+    #[arg(long)]
+    pub(super) unbound: bool,
+
     /// Where rows come from: sock_diag and what it lacks from /proc (auto), or one alone
     #[arg(long, value_name = "auto|netlink|proc", value_enum, default_value_t)]
     pub(super) via: Via,

@@ -82,7 +82,7 @@ impl Collector {
         mut self,
         plan: &Plan,
         context: &Context<'_>,
-        mut printer: Box<dyn Printer>,
+        mut printer: Box<dyn Printer + Send>,
     ) -> io::Result<()> {
         if let Some(by) = plan.by {
             return print_groups(plan, by, self.groups);

@@ -2,132 +2,96 @@
 
 mod args;
 mod collect;
+mod filter;
 mod plan;
 mod print;
+mod session;
 
 use std::io;
-use std::ops::ControlFlow;
 
 use super::exit::{Exit, Failure};
 use super::output::Output;
 pub(super) use args::Args;
-use collect::Collector;
-use plan::Plan;
-use print::Printer;
+use plan::{Plan, Where};
+use session::Session;
 
+use crate::host::ProcRoot;
 use crate::render::count;
-use crate::sockets::listing::Lister;
-use crate::sockets::names::{Interfaces, Users};
-use crate::sockets::show::{Context, Shown};
-use crate::sockets::source::netlink::NetlinkSource;
-use crate::sockets::source::{Passed, Source};
+use crate::sockets::namespaces::{Label, Places};
 
 /// Runs the command.
 pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     if args.columns.iter().any(|name| name == "help") {
         return print::column_names().map_err(Failure::lacking);
     }
-    let plan = Plan::of(args).map_err(Failure::usage)?;
-    match list(&plan, output) {
-        // A reader that has seen enough (`| head`) is no error.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-        Err(error) => Err(Failure::lacking(error)),
-        Ok(()) => Ok(Exit::Done),
+    let plan = Plan::of(args).map_err(|why| why.tell(&output))?;
+    for note in plan.filter.notes() {
+        output.note(&note.to_string());
     }
-}
-
-fn list(plan: &Plan, output: Output) -> io::Result<()> {
-    let users = Users::default();
-    let mut source = NetlinkSource::open()?;
-    let interfaces = Interfaces::default();
-    let context = Context {
-        users: &users,
-        interfaces: Some(&interfaces),
-        netns: None,
-        proc_root: &plan.proc_root,
+    let places =
+        Places { proc: ProcRoot::new(plan.proc_root.clone()), ..Places::default() };
+    let listed = match &plan.at {
+        Where::Here => here(&plan, output),
+        Where::In(spec) => {
+            let netns = places.resolve(spec).map_err(Failure::usage)?;
+            let listed = netns.run(|| here(&plan, output));
+            listed.unwrap_or_else(|error| {
+                let why = format!("the network namespace of '{spec}' cannot be entered");
+                Err(Failure::lacking(anyhow::Error::new(error).context(why)))
+            })
+        }
+        Where::Everywhere => everywhere(&plan, &places, output),
     };
-    let mut lister = Lister::new(&plan.proc_root, plan.look)?;
-    let mut sink = Sink::of(plan, output)?;
-    let passed = pass(plan, &mut lister, &mut source, &context, &mut sink)?;
-    sink.finish(plan, &context)?;
-    notes(&output, &passed, &lister);
-    Ok(())
+    listed.map(|()| Exit::Done)
 }
 
-/// Where rows go: printed as they come, or kept until all have come.
-enum Sink {
-    Stream(Box<dyn Printer>),
-    Keep(Collector, Box<dyn Printer>),
+fn here(plan: &Plan, output: Output) -> Result<(), Failure> {
+    let list = || {
+        let mut session = Session::begin(plan, output)?;
+        session.namespace(None)?;
+        session.finish(&output)
+    };
+    closed_pipe_is_fine(list())
 }
 
-impl Sink {
-    fn of(plan: &Plan, output: Output) -> io::Result<Self> {
-        let printer = print::printer(plan, output)?;
-        Ok(match plan.collects() {
-            true => Self::Keep(Collector::default(), printer),
-            false => Self::Stream(printer),
-        })
+fn everywhere(plan: &Plan, places: &Places, output: Output) -> Result<(), Failure> {
+    let visible = places.visible().map_err(Failure::lacking)?;
+    for lack in &visible.lacking {
+        output.note(&lack.to_string());
     }
-
-    fn row(&mut self, plan: &Plan, shown: &Shown<'_>) -> io::Result<()> {
-        match self {
-            Self::Stream(printer) => printer.row(shown),
-            Self::Keep(collector, _) => {
-                collector.take(plan, shown);
-                Ok(())
+    let list = || {
+        let mut session = Session::begin(plan, output)?;
+        let mut closed = 0_u64;
+        for namespace in &visible.namespaces {
+            let label = match &namespace.label {
+                Label::Name(_) => namespace.label.to_string(),
+                _ if namespace.is_current => "here".to_owned(),
+                other => other.to_string(),
+            };
+            let session = &mut session;
+            match namespace.netns.run(|| session.namespace(Some(&label))) {
+                Ok(listed) => listed?,
+                Err(_) => closed += 1,
             }
         }
-    }
-
-    fn finish(self, plan: &Plan, context: &Context<'_>) -> io::Result<()> {
-        match self {
-            Self::Stream(printer) => printer.finish(),
-            Self::Keep(collector, printer) => collector.print(plan, context, printer),
+        if closed > 0 {
+            let namespaces = match closed {
+                1 => "1 network namespace".to_owned(),
+                n => format!("{} network namespaces", count(n)),
+            };
+            output.note(&format!(
+                "{namespaces} may not be entered; run with sudo to see what is there"
+            ));
         }
-    }
+        session.finish(&output)
+    };
+    closed_pipe_is_fine(list())
 }
 
-/// Lists one namespace.
-fn pass(
-    plan: &Plan,
-    lister: &mut Lister<'_>,
-    source: &mut dyn Source,
-    context: &Context<'_>,
-    sink: &mut Sink,
-) -> io::Result<Passed> {
-    let mut failed = None;
-    let mut left = plan.stream_limit();
-    let passed = lister.list(source, &plan.selection, &mut |listed| {
-        if left == Some(0) {
-            return ControlFlow::Break(());
-        }
-        let shown = Shown { listed, context };
-        if let Err(error) = sink.row(plan, &shown) {
-            failed = Some(error);
-            return ControlFlow::Break(());
-        }
-        left = left.map(|left| left - 1);
-        ControlFlow::Continue(())
-    })?;
-    failed.map_or(Ok(passed), Err)
-}
-
-fn notes(output: &Output, passed: &Passed, lister: &Lister<'_>) {
-    if passed.interrupted {
-        output.note("the table changed while it was read: a row may be missing or twice");
-    }
-    for lack in &passed.lacking {
-        output.detail(&lack.to_string());
-    }
-    let unreadable = lister.unreadable() as u64;
-    if unreadable > 0 {
-        let processes = match unreadable {
-            1 => "1 process".to_owned(),
-            n => format!("{} processes", count(n)),
-        };
-        output.note(&format!(
-            "the descriptors of {processes} could not be read; run with sudo to see \
-             whose sockets they are"
-        ));
+/// A reader that has seen enough (`| head`) is no error.
+fn closed_pipe_is_fine(listed: io::Result<()>) -> Result<(), Failure> {
+    match listed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(Failure::lacking),
     }
 }

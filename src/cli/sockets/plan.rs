@@ -1,14 +1,20 @@
 //! What was typed, as what is to be done.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args::{Args, Format, GroupKey, Letters, OwnersName, Via};
+use super::filter;
+use crate::cli::exit::Failure;
+use crate::cli::output::Output;
+use crate::host::ProcRoot;
+use crate::sockets::filter::{Able, AddressFamily, Filter, FilterError, Needs};
 use crate::sockets::listing::Look;
 use crate::sockets::model::{State, States};
 use crate::sockets::select::{Details, Selection, Tables, Versions};
-use crate::sockets::show::columns::Column;
+use crate::sockets::show::columns::{self, Column};
 use crate::sockets::show::detail::Wanted;
 use crate::sockets::show::document::Groups;
+use crate::sockets::source::Lack;
 
 /// A validated command line.
 #[derive(Debug, Clone)]
@@ -27,6 +33,46 @@ pub(super) struct Plan {
     pub(super) by: Option<GroupKey>,
     pub(super) via: Via,
     pub(super) proc_root: PathBuf,
+    pub(super) filter: Filter,
+    pub(super) filter_needs: Needs,
+    pub(super) at: Where,
+    pub(super) unbound: bool,
+    /// Whether tables were named, so that one that is lacking is missed.
+    names_tables: bool,
+}
+
+/// Which network namespaces are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Where {
+    Here,
+    In(String),
+    Everywhere,
+}
+
+/// What is wrong with a command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wrong {
+    Option(String),
+    Filter(FilterError),
+}
+
+impl Wrong {
+    /// As a failure; where in a filter it is stands on lines of their own before.
+    pub(super) fn tell(self, output: &Output) -> Failure {
+        match self {
+            Self::Option(why) => Failure::usage(why),
+            Self::Filter(error) => {
+                output.show(&error.pointed_at());
+                Failure::usage(error)
+            }
+        }
+    }
+}
+
+impl From<String> for Wrong {
+    fn from(why: String) -> Self {
+        Self::Option(why)
+    }
 }
 
 /// The order of rows.
@@ -38,8 +84,8 @@ pub(super) struct Sort {
 
 impl Plan {
     /// # Errors
-    /// One line that says what is wrong.
-    pub(super) fn of(args: &Args) -> Result<Self, String> {
+    /// What is wrong, in one line or with its place in the filter.
+    pub(super) fn of(args: &Args) -> Result<Self, Wrong> {
         let letters = &args.letters;
         let column = |name: &String| {
             Column::parse(name).map_err(|why| format!("--columns {name}: {why}"))
@@ -47,55 +93,39 @@ impl Plan {
         let chosen: Vec<Column> =
             args.columns.iter().map(column).collect::<Result<_, _>>()?;
         let sort = args.sort.as_deref().map(sort).transpose()?;
-        let tables = tables(letters);
+        let root = ProcRoot::new(args.proc_root.clone());
+        let filter = filter::parse(&args.filter, address_family(letters), &root)?;
+        let filter_needs = filter.needs();
+        let tables = tables(letters, &filter);
+        let at = match (&args.netns, args.all_netns) {
+            (Some(spec), _) => Where::In(spec.clone()),
+            (None, true) => Where::Everywhere,
+            (None, false) => Where::Here,
+        };
         let columns = match chosen.is_empty() {
-            true => default_columns(letters, tables),
+            true => default_columns(letters, tables, at == Where::Everywhere),
             false => chosen.clone(),
         };
-        let format = if args.json { Format::Json } else { args.format };
-        let has = |column| chosen.contains(&column);
-        let groups = Groups {
-            tcp_info: letters.info || chosen.iter().any(|c| c.needs().details.tcp_info),
-            memory: letters.memory || has(Column::Memory),
-            timer: letters.options || has(Column::Timer),
-            extended: letters.extended
-                || has(Column::Cgroup)
-                || has(Column::Mark)
-                || has(Column::Options),
-            container: has(Column::Container),
-        };
-        let mut details = Details {
-            tcp_info: letters.info,
-            memory: letters.memory,
-            options: letters.extended,
-            unix_peers: tables.has(Tables::UNIX),
-        };
-        let mut owners = false;
-        for needed in columns.iter().chain(sort.iter().map(|sort| &sort.column)) {
-            let needs = needed.needs();
-            owners |= needs.owners;
-            details.tcp_info |= needs.details.tcp_info;
-            details.memory |= needs.details.memory;
-            details.options |= needs.details.options;
-        }
-        if let Some(key) = args.by {
-            use GroupKey::{Container, Pid, Process};
-            owners = matches!(key, Process | Pid | Container);
-        } else if args.count {
-            owners = false;
-        }
-        let look = match (args.owners, owners) {
+        let needs = needs(letters, &columns, sort, &filter_needs, args.by);
+        let look = match (args.owners, needs.owners || args.unbound) {
             (Some(OwnersName::None), _) | (None, false) => Look::None,
             (Some(OwnersName::First), _) => Look::First,
             (Some(OwnersName::All), _) | (None, true) => Look::All,
         };
-        let versions = match (letters.ipv4, letters.ipv6) {
-            (true, false) => Versions { v4: true, v6: false },
-            (false, true) => Versions { v4: false, v6: true },
-            _ => Versions::BOTH,
-        };
+        if args.unbound && look != Look::All {
+            return Err("--unbound finds sockets by their owners: it needs --owners all"
+                .to_owned()
+                .into());
+        }
+        let details = Details { unix_peers: tables.has(Tables::UNIX), ..needs.details };
         Ok(Self {
-            selection: Selection { tables, versions, states: states(letters), details },
+            selection: Selection {
+                tables,
+                versions: versions(letters, &filter),
+                states: states(letters, &filter),
+                details,
+                program: None,
+            },
             look,
             columns,
             detail: Wanted {
@@ -104,17 +134,39 @@ impl Plan {
                 memory: letters.memory,
                 info: letters.info,
             },
-            groups,
+            groups: groups(letters, &chosen),
             oneline: letters.oneline,
             header: !letters.no_header,
-            format,
+            format: if args.json { Format::Json } else { args.format },
             sort,
             limit: args.limit,
             count: args.count,
             by: args.by,
             via: args.via,
             proc_root: args.proc_root.clone(),
+            filter,
+            filter_needs,
+            at,
+            unbound: args.unbound,
+            names_tables: letters.any_table(),
         })
+    }
+
+    /// Whether the processes are those of this host, and not of a fixture tree.
+    pub(super) fn is_this_host(&self) -> bool {
+        self.proc_root == Path::new("/proc")
+    }
+
+    /// What the kernel may be asked to filter by: no marks, for a right that is missing
+    /// would cost all rows.
+    pub(super) fn able(&self) -> Able<'static> {
+        Able::default()
+    }
+
+    /// Whether what a source lacks matters to this listing.
+    pub(super) fn minds(&self, lack: &Lack) -> bool {
+        // Of all tables those that this kernel does not have are not missed.
+        self.names_tables || self.via == Via::Proc || lack.what == "sock_diag"
     }
 
     /// Whether every row must have come before the first is printed.
@@ -137,10 +189,79 @@ fn sort(text: &str) -> Result<Sort, String> {
     Ok(Sort { column, descending })
 }
 
+/// What all that is shown, sorted and filtered by needs.
+fn needs(
+    letters: &Letters,
+    columns: &[Column],
+    sort: Option<Sort>,
+    filter: &Needs,
+    by: Option<GroupKey>,
+) -> columns::Needs {
+    let mut all = columns::Needs {
+        details: Details {
+            tcp_info: letters.info || filter.tcp_info,
+            memory: letters.memory || filter.memory,
+            options: letters.extended,
+            unix_peers: filter.unix_peers,
+        },
+        owners: filter.owners || filter.container,
+    };
+    // Groups and counts show no column.
+    let shown = if by.is_some() { &[] } else { columns };
+    for column in shown.iter().copied().chain(sort.map(|sort| sort.column)) {
+        let needs = column.needs();
+        all.owners |= needs.owners;
+        all.details.tcp_info |= needs.details.tcp_info;
+        all.details.memory |= needs.details.memory;
+        all.details.options |= needs.details.options;
+    }
+    use GroupKey::{Container, Pid, Process};
+    all.owners |= matches!(by, Some(Process | Pid | Container));
+    all
+}
+
+/// The groups of a JSON object that were asked for.
+fn groups(letters: &Letters, chosen: &[Column]) -> Groups {
+    let has = |column| chosen.contains(&column);
+    Groups {
+        tcp_info: letters.info || chosen.iter().any(|c| c.needs().details.tcp_info),
+        memory: letters.memory || has(Column::Memory),
+        timer: letters.options || has(Column::Timer),
+        extended: letters.extended
+            || has(Column::Cgroup)
+            || has(Column::Mark)
+            || has(Column::Options),
+        container: has(Column::Container),
+    }
+}
+
+/// How an address in a filter is read, as ss's letters imply.
+fn address_family(letters: &Letters) -> AddressFamily {
+    match letters {
+        _ if letters.unix => AddressFamily::Unix,
+        _ if letters.packet => AddressFamily::Link,
+        _ if letters.ipv4 && !letters.ipv6 => AddressFamily::Inet,
+        _ if letters.ipv6 && !letters.ipv4 => AddressFamily::Inet6,
+        _ if letters.netlink => AddressFamily::Netlink,
+        _ => AddressFamily::Unspecified,
+    }
+}
+
+fn versions(letters: &Letters, filter: &Filter) -> Versions {
+    let (v4, v6) = match (letters.ipv4, letters.ipv6) {
+        (true, false) => (true, false),
+        (false, true) => (false, true),
+        _ => (true, true),
+    };
+    let within = filter.versions();
+    Versions { v4: v4 && within.v4, v6: v6 && within.v6 }
+}
+
 /// ss's selection of tables: those named; else every one, or those that have the IP
-/// version that was named. Without letters, our own.
-fn tables(letters: &Letters) -> Tables {
-    let mut tables = Tables::NONE;
+/// version that was named. Without letters, our own. What cannot match is left out; where
+/// that is all of our own, those that can.
+fn tables(letters: &Letters, filter: &Filter) -> Tables {
+    let mut named = Tables::NONE;
     for (wanted, table) in [
         (letters.tcp, Tables::TCP),
         (letters.udp, Tables::UDP),
@@ -152,31 +273,44 @@ fn tables(letters: &Letters) -> Tables {
         (letters.netlink, Tables::NETLINK),
     ] {
         if wanted {
-            tables |= table;
+            named |= table;
         }
     }
-    match letters {
-        _ if !tables.is_empty() => tables,
+    if !named.is_empty() {
+        return named;
+    }
+    let can_match = filter.tables();
+    let default = match letters {
         _ if letters.ipv4 || letters.ipv6 => Tables::INET,
         _ if letters.any() => Tables::ALL,
         _ => Tables::TCP | Tables::MPTCP | Tables::UDP,
-    }
+    };
+    let both = default.and(can_match);
+    if both.is_empty() { can_match } else { both }
 }
 
-/// ss's selection of states: connected ones; -l what listens; -a all.
-fn states(letters: &Letters) -> States {
+/// ss's selection of states: connected ones; -l what listens; -a all; or those that the
+/// filter names.
+fn states(letters: &Letters, filter: &Filter) -> States {
     let unconnected = States::LISTEN | States::CLOSE;
-    match letters {
+    let can_match = filter.states().unwrap_or(States::ALL);
+    if filter.names_states() {
+        return can_match;
+    }
+    can_match.and(match letters {
         _ if letters.all => States::ALL,
         _ if letters.listening => unconnected,
         _ if letters.any() => States::CONNECTED - State::SynRecv.into(),
         _ => unconnected | States::CONNECTED,
-    }
+    })
 }
 
 /// ss's order, with the kind first where several are shown.
-fn default_columns(letters: &Letters, tables: Tables) -> Vec<Column> {
+fn default_columns(letters: &Letters, tables: Tables, everywhere: bool) -> Vec<Column> {
     let mut columns = Vec::new();
+    if everywhere {
+        columns.push(Column::Netns);
+    }
     if !tables.is_one() {
         columns.push(Column::Proto);
     }

@@ -39,7 +39,10 @@ pub(super) trait Printer {
 }
 
 /// The printer of a plan, on stdout.
-pub(super) fn printer(plan: &Plan, output: Output) -> io::Result<Box<dyn Printer>> {
+pub(super) fn printer(
+    plan: &Plan,
+    output: Output,
+) -> io::Result<Box<dyn Printer + Send>> {
     let out = BufWriter::with_capacity(BUFFER, io::stdout());
     let columns = plan.columns.clone();
     let _ = output;

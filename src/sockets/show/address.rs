@@ -193,14 +193,20 @@ fn netlink_family(to: &mut String, family: u8) {
 mod tests {
     use super::*;
     use crate::sockets::model::{Inode, State, UnixName};
-    use crate::sockets::names::Users;
+    use crate::sockets::names::{Cgroups, Users, Workloads};
     use proptest::prelude::*;
     use std::path::Path;
 
     fn shown(row: &Row<'_>, end: End) -> String {
-        let users = Users::default();
-        let proc_root = Path::new("/proc");
-        let context = Context { users: &users, interfaces: None, netns: None, proc_root };
+        let (users, cgroups) = (Users::default(), Cgroups::default());
+        let workloads = Workloads::new(Path::new("/proc"));
+        let context = Context {
+            users: &users,
+            interfaces: None,
+            workloads: &workloads,
+            cgroups: &cgroups,
+            netns: None,
+        };
         let mut text = String::new();
         write(&mut text, row, end, &context);
         text

@@ -231,7 +231,7 @@ impl ExtendedDoc {
         let extra = row.extra.as_deref();
         Self {
             mark: row.mark,
-            cgroup: shown.context.cgroup(row).map(|path| path.to_string()),
+            cgroup: shown.context.cgroup(row),
             v6_only: row.v6_only,
             shutdown: ["none", "receive", "send", "both"][usize::from(row.shutdown & 3)],
             tos: extra.and_then(|e| e.tos),

@@ -1,5 +1,6 @@
 //! Where rows come from: the kernel's sock_diag, or the files of /proc.
 
+pub mod auto;
 pub mod netlink;
 pub mod proc;
 

@@ -169,7 +169,7 @@ impl Pass<'_> {
                 InetRequest { protocol, extensions, ..InetRequest::tcp(family, states) };
             let both = self.selection.tables.has(Tables::MPTCP);
             let (subflows, stopped) = (&mut self.subflows, &mut self.stopped);
-            let done = self.diag.inet_until(&request, None, |row| {
+            let mut each = |row: &InetRow<'_>| {
                 if protocol == Protocol::MPTCP && row.inode.exists() {
                     subflows.insert(row.inode);
                 }
@@ -179,7 +179,16 @@ impl Pass<'_> {
                 let flow = each(from_inet(row, protocol));
                 *stopped |= flow.is_break();
                 flow
-            });
+            };
+            // A connection that was left out would not name its subflows.
+            let program = self.selection.program.as_ref();
+            let program = program.filter(|_| protocol != Protocol::MPTCP);
+            let mut done = self.diag.inet_until(&request, program, &mut each);
+            let is_refused = |e: &io::Error| e.kind() == io::ErrorKind::InvalidInput;
+            if program.is_some() && done.as_ref().is_err_and(is_refused) {
+                // An older kernel, which does not know a condition in it.
+                done = self.diag.inet_until(&request, None, &mut each);
+            }
             let what = format!("{protocol} sockets");
             self.took(&what, done)?;
         }

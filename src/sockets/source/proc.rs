@@ -111,6 +111,7 @@ impl Table {
 ///
 /// Under a root that is a fixture tree, or the procfs of another pid namespace in which
 /// the calling thread is not, they are those of `net/`, else of process 1 there.
+#[derive(Debug)]
 pub struct ProcSource {
     root: ProcRoot,
     buffer: Vec<u8>,

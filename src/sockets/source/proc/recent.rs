@@ -6,6 +6,7 @@ const WAYS: usize = 8;
 /// Remembers the keys of about the last thousand rows, in 32 KiB. A key is forgotten
 /// when 8 later ones have fallen into its set: of 30 rows about none, of 1,000 about
 /// one in a thousand.
+#[derive(Debug)]
 pub(super) struct Recent {
     sets: Vec<[u64; WAYS]>,
 }
