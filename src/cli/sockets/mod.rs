@@ -57,15 +57,17 @@ fn list(plan: &Plan, output: Output) -> io::Result<()> {
 /// Where rows go: printed as they come, or kept until all have come.
 enum Sink {
     Stream(Box<dyn Printer>),
-    Keep(Collector, Box<dyn Printer>),
+    /// The printer is of rows: sums have their own.
+    Keep(Collector, Option<Box<dyn Printer>>),
 }
 
 impl Sink {
     fn of(plan: &Plan, output: Output) -> io::Result<Self> {
-        let printer = print::printer(plan, output)?;
+        let printer = || print::printer(plan, output);
         Ok(match plan.collects() {
-            true => Self::Keep(Collector::default(), printer),
-            false => Self::Stream(printer),
+            true if plan.sums() => Self::Keep(Collector::default(), None),
+            true => Self::Keep(Collector::default(), Some(printer()?)),
+            false => Self::Stream(printer()?),
         })
     }
 
@@ -119,15 +121,16 @@ fn notes(output: &Output, passed: &Passed, lister: &Lister<'_>) {
     for lack in &passed.lacking {
         output.detail(&lack.to_string());
     }
-    let unreadable = lister.unreadable() as u64;
-    if unreadable > 0 {
-        let processes = match unreadable {
-            1 => "1 process".to_owned(),
-            n => format!("{} processes", count(n)),
+    let hidden = lister.not_permitted();
+    if hidden > 0 {
+        let owners = match hidden {
+            1 => "1 owner".to_owned(),
+            n => format!("{} owners", count(n)),
         };
-        output.note(&format!(
-            "the descriptors of {processes} could not be read; run with sudo to see \
-             whose sockets they are"
-        ));
+        let remedy = match rustix::process::geteuid().is_root() {
+            true => "this root lacks CAP_SYS_PTRACE over their processes",
+            false => "run with sudo to see them",
+        };
+        output.note(&format!("{owners} could not be read; {remedy}"));
     }
 }
