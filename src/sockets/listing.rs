@@ -1,5 +1,6 @@
 //! The socket table: the rows of a source, each with its owners, or why it has none.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -9,10 +10,13 @@ use std::path::Path;
 use super::model::{Inode, Owner, State};
 use super::owners::age::Moment;
 use super::owners::{OwnerIndex, all_owners, first_owners, owners_of};
-use super::row::{Kind, Row};
+use super::row::{Address, Kind, Row};
 use super::select::Selection;
 use super::source::{Passed, Source};
 use crate::kernel::sock_diag::TimerKind;
+
+/// Sockets without an owner that are looked up again, in case they were closed.
+const LOOKED_UP: usize = 1000;
 
 /// Why a socket has no owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,6 +100,8 @@ pub struct Lister<'a> {
     looked: Moment,
     /// Of what no readable process has: whose it may be.
     hidden: NoOwner,
+    /// Sockets that were handed out as not permitted.
+    not_permitted: Cell<u64>,
 }
 
 impl<'a> Lister<'a> {
@@ -108,7 +114,14 @@ impl<'a> Lister<'a> {
             Look::All => (Moment::now(), all_owners(proc_root)?),
             Look::None | Look::First => (Moment::default(), OwnerIndex::default()),
         };
-        let mut lister = Self { proc_root, look, index, looked, hidden: NoOwner::Kernel };
+        let mut lister = Self {
+            proc_root,
+            look,
+            index,
+            looked,
+            hidden: NoOwner::Kernel,
+            not_permitted: Cell::new(0),
+        };
         lister.hidden = lister.hidden();
         Ok(lister)
     }
@@ -117,6 +130,12 @@ impl<'a> Lister<'a> {
     #[must_use]
     pub fn unreadable(&self) -> usize {
         self.index.unreadable()
+    }
+
+    /// Sockets so far whose owners could not be read.
+    #[must_use]
+    pub fn not_permitted(&self) -> u64 {
+        self.not_permitted.get()
     }
 
     /// The owners of all sockets, where they were looked for.
@@ -159,9 +178,14 @@ impl<'a> Lister<'a> {
         self.index = first_owners(self.proc_root, &inodes_of(&rows))?;
         self.hidden = self.hidden();
         let mut owners = Vec::new();
+        let mut left = LOOKED_UP;
         for row in &rows {
-            if self.hand_out(&self.index, row, self.hidden, &mut owners, each).is_break()
-            {
+            self.find(&self.index, row, &mut owners);
+            let unknown = owners.is_empty() && row.inode.exists() && left > 0;
+            left -= usize::from(unknown);
+            let hidden =
+                if unknown { self.unless_gone(source, row) } else { self.hidden };
+            if self.hand_out(row, &owners, hidden, each).is_break() {
                 break;
             }
         }
@@ -178,12 +202,13 @@ impl<'a> Lister<'a> {
         let mut owners = Vec::new();
         let mut over = false;
         let passed = source.rows(selection, &mut |row| {
-            let known = !row.inode.exists() || self.index.has(row.inode);
+            self.find(&self.index, &row, &mut owners);
+            let known = !owners.is_empty() || !row.inode.exists();
             if !known && !self.looked.is_after(row.inode) {
                 late.push(row.into_owned());
                 return ControlFlow::Continue(());
             }
-            let flow = self.hand_out(&self.index, &row, self.hidden, &mut owners, each);
+            let flow = self.hand_out(&row, &owners, self.hidden, each);
             over |= flow.is_break();
             flow
         })?;
@@ -192,30 +217,43 @@ impl<'a> Lister<'a> {
         }
         let again = owners_of(self.proc_root, &inodes_of(&late))?;
         for row in &late {
-            // What was closed in between had an owner.
-            let gone = !again.has(row.inode) && source.still_has(row) == Some(false);
-            let hidden = if gone { NoOwner::Closed } else { self.hidden };
-            if self.hand_out(&again, row, hidden, &mut owners, each).is_break() {
+            self.find(&again, row, &mut owners);
+            let hidden = match owners.is_empty() {
+                true => self.unless_gone(source, row),
+                false => self.hidden,
+            };
+            if self.hand_out(row, &owners, hidden, each).is_break() {
                 break;
             }
         }
         Ok(passed)
     }
 
-    fn hand_out(
-        &self,
-        index: &OwnerIndex,
-        row: &Row<'_>,
-        hidden: NoOwner,
-        owners: &mut Vec<Owner>,
-        each: &mut dyn FnMut(&Listed<'_>) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    fn find(&self, index: &OwnerIndex, row: &Row<'_>, owners: &mut Vec<Owner>) {
         owners.clear();
         owners.extend(index.owners(row.inode));
+    }
+
+    /// What was closed since it was read had an owner.
+    fn unless_gone(&self, source: &mut dyn Source, row: &Row<'_>) -> NoOwner {
+        let gone = source.still_has(row) == Some(false);
+        if gone { NoOwner::Closed } else { self.hidden }
+    }
+
+    fn hand_out(
+        &self,
+        row: &Row<'_>,
+        owners: &[Owner],
+        hidden: NoOwner,
+        each: &mut dyn FnMut(&Listed<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let no_owner = owners.is_empty().then(|| match row.inode.exists() {
+            _ if is_the_kernels(row) => NoOwner::Kernel,
             true => hidden,
             false => NoOwner::without_inode(row),
         });
+        let not_permitted = no_owner == Some(NoOwner::NotPermitted);
+        self.not_permitted.update(|n| n + u64::from(not_permitted));
         each(&Listed { row, owners, no_owner })
     }
 
@@ -229,6 +267,11 @@ impl<'a> Lister<'a> {
             NoOwner::OtherNamespace
         }
     }
+}
+
+/// Whether it is the kernel's end of a netlink family: a program's has a port.
+fn is_the_kernels(row: &Row<'_>) -> bool {
+    matches!(row.local, Address::Netlink { port: 0, .. })
 }
 
 fn inodes_of(rows: &[Row<'_>]) -> HashSet<Inode> {
@@ -263,3 +306,6 @@ fn hides_processes(proc_root: &Path) -> bool {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

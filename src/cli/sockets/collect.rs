@@ -82,7 +82,7 @@ impl Collector {
         mut self,
         plan: &Plan,
         context: &Context<'_>,
-        mut printer: Box<dyn Printer + Send>,
+        printer: Option<Box<dyn Printer + Send>>,
     ) -> io::Result<()> {
         if let Some(by) = plan.by {
             return print_groups(plan, by, self.groups);
@@ -90,6 +90,7 @@ impl Collector {
         if plan.count {
             return print_count(plan, self.count);
         }
+        let Some(mut printer) = printer else { return Ok(()) };
         if let Some(sort) = plan.sort {
             self.kept.sort_by(|a, b| a.key.compare(&b.key, sort.descending));
         }

@@ -169,9 +169,14 @@ impl Plan {
         self.names_tables || self.via == Via::Proc || lack.what == "sock_diag"
     }
 
+    /// Whether sums are printed, and no row.
+    pub(super) fn sums(&self) -> bool {
+        self.count || self.by.is_some()
+    }
+
     /// Whether every row must have come before the first is printed.
     pub(super) fn collects(&self) -> bool {
-        self.sort.is_some() || self.count || self.by.is_some()
+        self.sort.is_some() || self.sums()
     }
 
     /// The limit, where it ends the reading too.

@@ -40,7 +40,8 @@ struct Names {
 /// Where rows go: printed as they come, or kept until all have come.
 enum Sink {
     Stream(Box<dyn Printer + Send>),
-    Keep(Collector, Box<dyn Printer + Send>),
+    /// The printer is of rows: sums have their own.
+    Keep(Collector, Option<Box<dyn Printer + Send>>),
 }
 
 impl<'a> Session<'a> {
@@ -51,10 +52,11 @@ impl<'a> Session<'a> {
             cgroups: Cgroups::default(),
         };
         let lister = Lister::new(&plan.proc_root, plan.look)?;
-        let printer = print::printer(plan, output)?;
+        let printer = || print::printer(plan, output);
         let sink = match plan.collects() {
-            true => Sink::Keep(Collector::default(), printer),
-            false => Sink::Stream(printer),
+            true if plan.sums() => Sink::Keep(Collector::default(), None),
+            true => Sink::Keep(Collector::default(), Some(printer()?)),
+            false => Sink::Stream(printer()?),
         };
         let (passed, left) = (Passed::default(), plan.stream_limit());
         Ok(Self { plan, names, lister, sink, passed, left })
@@ -132,16 +134,17 @@ impl<'a> Session<'a> {
                 output.detail(&lack.to_string());
             }
         }
-        let unreadable = lister.unreadable() as u64;
-        if unreadable > 0 {
-            let processes = match unreadable {
-                1 => "1 process".to_owned(),
-                n => format!("{} processes", count(n)),
+        let hidden = lister.not_permitted();
+        if hidden > 0 {
+            let owners = match hidden {
+                1 => "1 owner".to_owned(),
+                n => format!("{} owners", count(n)),
             };
-            output.note(&format!(
-                "the descriptors of {processes} could not be read; run with sudo to see \
-                 whose sockets they are"
-            ));
+            let remedy = match rustix::process::geteuid().is_root() {
+                true => "this root lacks CAP_SYS_PTRACE over their processes",
+                false => "run with sudo to see them",
+            };
+            output.note(&format!("{owners} could not be read; {remedy}"));
         }
         Ok(())
     }

@@ -7,9 +7,14 @@ use std::ops::BitOr;
 use super::super::netlink::frame::{self, Attributes, u32_at};
 use super::{Cookie, Inode, SkMem, State, States};
 
-/// sizeof(struct inet_diag_msg), sizeof(struct inet_diag_req_v2).
+/// sizeof(struct inet_diag_msg), sizeof(struct inet_diag_req_v2), sizeof(struct
+/// inet_diag_req).
 const ROW: usize = 72;
 const REQUEST: usize = 56;
+const REQUEST_OF_BOTH: usize = 60;
+
+/// TCPDIAG_GETSOCK (linux/inet_diag.h).
+const TCP_OF_BOTH: u16 = 18;
 
 /// INET_DIAG_REQ_PROTOCOL: a protocol that has no room in a byte.
 const REQUEST_PROTOCOL: u16 = 3;
@@ -132,6 +137,9 @@ pub struct InetRequest {
     pub local_port: Option<u16>,
     /// Only sockets of this remote port; then no listeners.
     pub remote_port: Option<u16>,
+    /// Of TCP: the sockets of the other family too, in one walk of the table that both
+    /// share. A host with 262,144 buckets takes 45 ms for a walk that finds nothing.
+    pub both_families: bool,
 }
 
 impl InetRequest {
@@ -145,11 +153,42 @@ impl InetRequest {
             extensions: Extensions::NONE,
             local_port: None,
             remote_port: None,
+            both_families: false,
         }
+    }
+
+    /// The type of its message.
+    pub(super) fn message_type(&self) -> u16 {
+        if self.is_of_both() { TCP_OF_BOTH } else { super::BY_FAMILY }
+    }
+
+    fn is_of_both(&self) -> bool {
+        self.both_families && self.protocol == Protocol::TCP
+    }
+
+    /// struct inet_diag_req, which names no family (`inet_diag_dump_compat` in
+    /// net/ipv4/inet_diag.c).
+    fn to_bytes_of_both(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(REQUEST_OF_BOTH);
+        bytes.extend([0, 0, 0, self.extensions.0]);
+        bytes.extend(self.ports());
+        bytes.extend([0; 44]);
+        bytes.extend(self.states.0.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes
+    }
+
+    fn ports(self) -> [u8; 4] {
+        let [a, b] = self.local_port.unwrap_or(0).to_be_bytes();
+        let [c, d] = self.remote_port.unwrap_or(0).to_be_bytes();
+        [a, b, c, d]
     }
 
     /// struct inet_diag_req_v2, then a protocol beyond 255 as an attribute.
     pub(super) fn to_bytes(self, id: Option<&SocketId>) -> Vec<u8> {
+        if self.is_of_both() && id.is_none() {
+            return self.to_bytes_of_both();
+        }
         let mut bytes = Vec::with_capacity(REQUEST + 8);
         let protocol = u8::try_from(self.protocol.0).unwrap_or(u8::MAX);
         bytes.extend([self.family.raw(), protocol, self.extensions.0, 0]);
@@ -157,8 +196,7 @@ impl InetRequest {
         match id {
             Some(id) => bytes.extend(id.to_bytes()),
             None => {
-                bytes.extend(self.local_port.unwrap_or(0).to_be_bytes());
-                bytes.extend(self.remote_port.unwrap_or(0).to_be_bytes());
+                bytes.extend(self.ports());
                 bytes.extend([0; 44]);
             }
         }

@@ -194,7 +194,8 @@ impl SockDiag {
         if let Some(program) = program {
             program.push_to(&mut asked);
         }
-        self.table(&asked, "a dump of sockets", module, |bytes| {
+        let asked = (request.message_type(), &asked[..]);
+        self.table(asked, "a dump of sockets", module, |bytes| {
             InetRow::parse(bytes, request.protocol).map(|row| each(&row))
         })
     }
@@ -202,13 +203,13 @@ impl SockDiag {
     /// Streams a table. `each` gives None for a message that is cut short.
     fn table(
         &mut self,
-        request: &[u8],
+        (kind, request): (u16, &[u8]),
         doing: &str,
         module: &str,
         mut each: impl FnMut(&[u8]) -> Option<ControlFlow<()>>,
     ) -> io::Result<DumpEnd> {
         let mut cut_short = 0_u64;
-        let dumped = self.socket.dump(BY_FAMILY, request, |payload| {
+        let dumped = self.socket.dump(kind, request, |payload| {
             each(payload).unwrap_or_else(|| {
                 cut_short += 1;
                 ControlFlow::Continue(())
@@ -264,7 +265,7 @@ impl SockDiag {
         mut each: impl FnMut(&UnixRow<'_>) -> ControlFlow<()>,
     ) -> io::Result<DumpEnd> {
         let doing = "a dump of unix sockets";
-        self.table(&request.to_bytes(None), doing, "unix_diag", |bytes| {
+        self.table((BY_FAMILY, &request.to_bytes(None)), doing, "unix_diag", |bytes| {
             UnixRow::parse(bytes).map(|row| each(&row))
         })
     }
@@ -279,7 +280,7 @@ impl SockDiag {
         mut each: impl FnMut(&PacketRow) -> ControlFlow<()>,
     ) -> io::Result<DumpEnd> {
         let doing = "a dump of packet sockets";
-        self.table(&request.to_bytes(), doing, "packet_diag", |bytes| {
+        self.table((BY_FAMILY, &request.to_bytes()), doing, "packet_diag", |bytes| {
             PacketRow::parse(bytes).map(|row| each(&row))
         })
     }
@@ -294,7 +295,7 @@ impl SockDiag {
         mut each: impl FnMut(&NetlinkRow) -> ControlFlow<()>,
     ) -> io::Result<DumpEnd> {
         let doing = "a dump of netlink sockets";
-        self.table(&request.to_bytes(), doing, "netlink_diag", |bytes| {
+        self.table((BY_FAMILY, &request.to_bytes()), doing, "netlink_diag", |bytes| {
             NetlinkRow::parse(bytes).map(|row| each(&row))
         })
     }

@@ -36,11 +36,12 @@ pub struct NetlinkRow {
     pub family: u8,
     /// Whether it is connected to a port of its family.
     pub is_connected: bool,
-    /// Its port (nl_pid); 0 is the kernel's own.
+    /// Its port (nl_pid); 0 is the kernel's own: a program's has none before it is bound,
+    /// and is in no table then.
     pub port: u32,
     /// The port that it is connected to; 0 is the kernel.
     pub remote_port: u32,
-    /// Its inode; 0 for the kernel's own.
+    /// Its inode.
     pub inode: Inode,
     /// Its identity.
     pub cookie: Cookie,

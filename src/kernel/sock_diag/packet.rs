@@ -4,7 +4,7 @@ use super::super::netlink::frame::{Attributes, u16_at, u32_at};
 use super::{Cookie, Inode, SkMem};
 
 /// sizeof(struct packet_diag_msg).
-const ROW: usize = 20;
+const ROW: usize = 16;
 const AF_PACKET: u8 = 17;
 
 /// PACKET_SHOW_INFO, PACKET_SHOW_MEMINFO.

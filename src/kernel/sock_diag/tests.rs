@@ -9,7 +9,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// A row as Linux 6.18 sent it.
 macro_rules! captured {
     ($name:literal) => {
-        bytes(include_str!(concat!("captured/", $name, ".hex")))
+        bytes(include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/kernel/sock_diag/captured/",
+            $name,
+            ".hex"
+        )))
     };
 }
 
@@ -243,3 +248,6 @@ fn one_socket_is_looked_up_by_what_it_is() {
     let another = SocketId { cookie: Cookie(cookie.0 + 1), ..id };
     assert!(!diag.inet_one(&request, &another, |_| {}).unwrap());
 }
+
+mod early_stop;
+mod messages;

@@ -132,7 +132,8 @@ pub struct UnixRow<'a> {
     pub kind: UnixKind,
     /// LISTEN, ESTABLISHED (it has, or had, a peer), or CLOSE.
     pub state: State,
-    /// Its inode; 0 while it waits in an accept queue.
+    /// Its inode. A connection that waits in an accept queue has none yet, and no row
+    /// (`sk_diag_dump` in net/unix/diag.c): its client is in the listener's `icons`.
     pub inode: Inode,
     /// Its identity.
     pub cookie: Cookie,

@@ -67,6 +67,13 @@ impl OwnerIndex {
         self.unreadable += usize::from(unreadable);
     }
 
+    /// This, and what a later scan found of other sockets.
+    pub(super) fn joined(mut self, later: &Self) -> Self {
+        self.add(&later.tables, &later.held, false);
+        self.unreadable = self.unreadable.max(later.unreadable);
+        self.finish()
+    }
+
     /// Puts it in order, once everything was added.
     pub(super) fn finish(mut self) -> Self {
         let tables = &self.tables;

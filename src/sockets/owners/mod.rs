@@ -12,8 +12,8 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
@@ -85,7 +85,9 @@ pub fn first_owners(proc_root: &Path, wanted: &HashSet<Inode>) -> io::Result<Own
     if until.met.load(Relaxed) {
         return Ok(found);
     }
-    scan(proc_root, &Scan { max_links: usize::MAX, ..head })
+    let missing = until.missing();
+    let rest = Scan { max_links: usize::MAX, wanted: Wanted::These(&missing), ..head };
+    Ok(found.joined(&scan(proc_root, &rest)?))
 }
 
 /// What a scan looks for, and how far.
@@ -119,8 +121,12 @@ struct Until {
 }
 
 impl Until {
+    fn missing(&self) -> HashSet<Inode> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn found(&self, held: &[Held]) {
-        let mut missing = self.missing.lock().unwrap_or_else(|e| e.into_inner());
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         for one in held {
             missing.remove(&Inode(one.inode.into()));
         }

@@ -264,6 +264,27 @@ fn a_look_for_first_owners_finds_one_of_each_however_high_its_number() {
 }
 
 #[test]
+fn what_was_found_first_is_kept_when_the_look_goes_on() {
+    // In whichever order the processes are looked at.
+    for (early, late) in [(7, 8), (8, 7)] {
+        let root = tempfile::tempdir().unwrap();
+        let link = |pid: u32, fd: u32, to: &str| {
+            let table = root.path().join(format!("{pid}/fd"));
+            std::fs::create_dir_all(&table).unwrap();
+            symlink(to, table.join(fd.to_string())).unwrap();
+        };
+        (3..300).for_each(|fd| link(early, fd, "/dev/null"));
+        link(early, 300, "socket:[100]");
+        link(late, 3, "socket:[101]");
+        let wanted = HashSet::from([Inode(100), Inode(101)]);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let found = pool.install(|| first_owners(root.path(), &wanted)).unwrap();
+        let pids = |inode| found.owners(Inode(inode)).map(|o| o.pid).collect::<Vec<_>>();
+        assert_eq!((pids(100), pids(101)), (vec![early], vec![late]));
+    }
+}
+
+#[test]
 fn one_thread_stands_for_each_table() {
     let table = |tid: u32| match tid {
         1 | 4 => 50,

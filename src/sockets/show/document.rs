@@ -11,6 +11,7 @@ use super::address::End;
 use super::{Shown, detail};
 use crate::kernel::sock_diag::{SkMem, Timer, escape};
 use crate::kernel::tcp_info::TcpInfo;
+use crate::sockets::listing::NoOwner;
 use crate::sockets::model::{Comm, Owner, UnixName};
 use crate::sockets::row::{Address, Row};
 
@@ -187,7 +188,7 @@ impl<'a> SocketDoc<'a> {
             netns: context.netns,
             interface: context.interface(row),
             owners: Owners(listed.owners),
-            no_owner: listed.no_owner.map(|why| why.name()),
+            no_owner: listed.no_owner.map(NoOwner::name),
             congestion: info.and_then(|e| e.congestion.as_deref()).map(name),
             ulp: info.and_then(|e| e.ulp.as_deref()).map(name),
             tcp_info: info.and_then(|_| detail::tcp_info(row)),

@@ -13,7 +13,7 @@ use crate::kernel::sock_diag::{
 };
 use crate::sockets::model::{Inode, State, States, UnixName};
 use crate::sockets::row::{Address, Extra, Kind, Row};
-use crate::sockets::select::{Details, Selection, Tables};
+use crate::sockets::select::{Details, Selection, Tables, Versions};
 
 /// The inet protocols that have tables of their own, and the table each is in. What is
 /// in [`Tables::OTHER_INET`] is asked for by number; most kernels have none of it.
@@ -52,6 +52,7 @@ impl Source for NetlinkSource {
             passed: Passed::default(),
             stopped: false,
             subflows: HashSet::new(),
+            has_unaccepted: false,
         };
         pass.inet(each)?;
         pass.unix(each)?;
@@ -65,7 +66,22 @@ impl Source for NetlinkSource {
         if let Some((family, protocol, id)) = identity(row) {
             let request =
                 InetRequest { protocol, ..InetRequest::tcp(family, States::ALL) };
-            return self.diag.inet_one(&request, &id, |_| {}).ok();
+            if protocol == Protocol::TCP && id.remote.is_some() {
+                return self.diag.inet_one(&request, &id, |_| {}).ok();
+            }
+            // Others are not found by what they are: of several that share an address
+            // (SO_REUSEPORT) the kernel chooses one, it looks for MPTCP by a token, and
+            // it takes the ends of UDP the other way round.
+            let states = match row.state {
+                State::Listen => States::LISTEN,
+                State::Close if protocol == Protocol::TCP => States::BOUND,
+                _ => States::ALL,
+            };
+            let local_port = Some(id.local.port());
+            let request = InetRequest { states, local_port, ..request };
+            let mut found = false;
+            let done = self.diag.inet(&request, |row| found |= row.cookie == cookie);
+            return done.ok().map(|_| found);
         }
         if !row.kind.is_unix() {
             return None;
@@ -106,6 +122,9 @@ struct Pass<'a> {
     /// The inodes of MPTCP connections: what is in the TCP table under one of them is
     /// a subflow, and the same socket to its owner.
     subflows: HashSet<Inode>,
+    /// Whether there are MPTCP connections without an inode, whose subflows can be told
+    /// by their upper layer protocol alone.
+    has_unaccepted: bool,
 }
 
 impl Pass<'_> {
@@ -129,70 +148,98 @@ impl Pass<'_> {
     }
 
     fn inet(&mut self, each: Each<'_>) -> io::Result<()> {
-        let versions = self.selection.versions;
-        let families = [(versions.v4, Family::V4), (versions.v6, Family::V6)];
         for (table, protocol) in PROTOCOLS {
-            for (_, family) in families.into_iter().filter(|(wanted, _)| *wanted) {
-                if self.wants(table) {
-                    self.protocol(protocol, family, each)?;
-                }
+            if self.wants(table) {
+                self.protocol(protocol, each)?;
             }
         }
         Ok(())
     }
 
-    fn protocol(
-        &mut self,
-        protocol: Protocol,
-        family: Family,
-        each: Each<'_>,
-    ) -> io::Result<()> {
+    fn protocol(&mut self, protocol: Protocol, each: Each<'_>) -> io::Result<()> {
         let mut states = self.selection.states;
         if protocol == Protocol::TCP {
             // In no table: a TCP socket in CLOSE is unbound, or in that of BOUND.
             states = states - States::CLOSE;
         }
-        let listens =
-            matches!(protocol, Protocol::TCP | Protocol::MPTCP | Protocol::SCTP);
         let mut parts = vec![states];
-        if listens && states.has(States::LISTEN) {
+        if listens(protocol) && states.has(States::LISTEN) {
             // A dump of listeners alone is quick, and only there are drops wanted.
             parts = vec![States::LISTEN, states - States::LISTEN];
         }
         for states in parts.into_iter().filter(|states| !states.is_empty()) {
+            self.families(protocol, states, each)?;
+        }
+        Ok(())
+    }
+
+    /// One protocol's sockets in some states, of the IP versions that are wanted: where
+    /// they share a table and the kernel can, in one walk.
+    fn families(
+        &mut self,
+        protocol: Protocol,
+        states: States,
+        each: Each<'_>,
+    ) -> io::Result<()> {
+        let versions = self.selection.versions;
+        if protocol == Protocol::TCP && versions == Versions::BOTH && !self.stopped {
+            let request = self.request(protocol, Family::V4, states);
+            let both = InetRequest { both_families: true, ..request };
+            match self.dump(&both, each) {
+                Err(error) if is_missing(&error) => {}
+                done => return self.took("tcp sockets", done),
+            }
+        }
+        let families = [(versions.v4, Family::V4), (versions.v6, Family::V6)];
+        for (_, family) in families.into_iter().filter(|(wanted, _)| *wanted) {
             if self.stopped {
                 break;
             }
-            let listening = listens && states == States::LISTEN;
-            let extensions = extensions(self.selection.details, listening);
-            let request =
-                InetRequest { protocol, extensions, ..InetRequest::tcp(family, states) };
-            let both = self.selection.tables.has(Tables::MPTCP);
-            let (subflows, stopped) = (&mut self.subflows, &mut self.stopped);
-            let mut each = |row: &InetRow<'_>| {
-                if protocol == Protocol::MPTCP && row.inode.exists() {
-                    subflows.insert(row.inode);
-                }
-                if both && protocol == Protocol::TCP && is_subflow(row, subflows) {
-                    return ControlFlow::Continue(());
-                }
-                let flow = each(from_inet(row, protocol));
-                *stopped |= flow.is_break();
-                flow
-            };
-            // A connection that was left out would not name its subflows.
-            let program = self.selection.program.as_ref();
-            let program = program.filter(|_| protocol != Protocol::MPTCP);
-            let mut done = self.diag.inet_until(&request, program, &mut each);
-            let is_refused = |e: &io::Error| e.kind() == io::ErrorKind::InvalidInput;
-            if program.is_some() && done.as_ref().is_err_and(is_refused) {
-                // An older kernel, which does not know a condition in it.
-                done = self.diag.inet_until(&request, None, &mut each);
-            }
-            let what = format!("{protocol} sockets");
-            self.took(&what, done)?;
+            let request = self.request(protocol, family, states);
+            let done = self.dump(&request, each);
+            self.took(&format!("{protocol} sockets"), done)?;
         }
         Ok(())
+    }
+
+    fn request(&self, protocol: Protocol, family: Family, states: States) -> InetRequest {
+        let listening = listens(protocol) && states == States::LISTEN;
+        let mut extensions = extensions(self.selection.details, listening);
+        if protocol == Protocol::TCP && self.has_unaccepted {
+            extensions = extensions | Extensions::INFO;
+        }
+        InetRequest { protocol, extensions, ..InetRequest::tcp(family, states) }
+    }
+
+    fn dump(&mut self, request: &InetRequest, each: Each<'_>) -> io::Result<DumpEnd> {
+        let protocol = request.protocol;
+        let skips = protocol == Protocol::TCP && self.selection.tables.has(Tables::MPTCP);
+        let (subflows, stopped) = (&mut self.subflows, &mut self.stopped);
+        let has_unaccepted = &mut self.has_unaccepted;
+        let mut each = |row: &InetRow<'_>| {
+            if protocol == Protocol::MPTCP {
+                match row.inode.exists() {
+                    true => _ = subflows.insert(row.inode),
+                    false => *has_unaccepted = true,
+                }
+            }
+            if skips && is_subflow(row, subflows) {
+                return ControlFlow::Continue(());
+            }
+            let flow = each(from_inet(row, protocol));
+            *stopped |= flow.is_break();
+            flow
+        };
+        // A connection that was left out would not name its subflows.
+        let program = self.selection.program.as_ref();
+        let program = program.filter(|_| protocol != Protocol::MPTCP);
+        let done = self.diag.inet_until(request, program, &mut each);
+        let is_refused = |e: &io::Error| e.kind() == io::ErrorKind::InvalidInput;
+        if program.is_some() && done.as_ref().is_err_and(is_refused) {
+            // An older kernel, which does not know a condition in it.
+            return self.diag.inet_until(request, None, &mut each);
+        }
+        done
     }
 
     fn unix(&mut self, each: Each<'_>) -> io::Result<()> {
@@ -263,6 +310,10 @@ impl Pass<'_> {
 /// Whether the kernel lacks what was asked for, as [`SockDiag`] says it.
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported)
+}
+
+fn listens(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::TCP | Protocol::MPTCP | Protocol::SCTP)
 }
 
 fn is_subflow(row: &InetRow<'_>, subflows: &HashSet<Inode>) -> bool {
@@ -411,3 +462,6 @@ fn extra_memory<'a>(
     let memory = sk_mem.filter(|_| wanted)?;
     Some(Box::new(Extra { memory: Some(memory), ..Extra::default() }))
 }
+
+#[cfg(test)]
+mod tests;

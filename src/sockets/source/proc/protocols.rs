@@ -100,6 +100,7 @@ TCP       2304    107    4331   no     192   yes  kernel      y  y  y  y  y  y  
             versions: Versions::BOTH,
             states: States::ALL,
             details: Details::default(),
+            program: None,
         }
     }
 

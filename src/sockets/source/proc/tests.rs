@@ -17,6 +17,7 @@ fn selection(tables: Tables) -> Selection {
         versions: Versions::BOTH,
         states: States::ALL,
         details: Details::default(),
+        program: None,
     }
 }
 
