@@ -32,7 +32,7 @@ fn device_index(name: &str) -> Option<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_500))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn a_filter_that_is_written_is_read_as_the_same(expr in expr()) {
