@@ -1,6 +1,8 @@
 //! The fields that a filter can ask for, and their names.
 
 use super::units::Unit;
+#[cfg(doc)]
+use crate::kernel::{sock_diag::SkMem, tcp_info::TcpInfo};
 
 /// A field that is a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,54 +27,93 @@ pub enum NumberField {
 
 /// A number of SO_MEMINFO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names of SkMem's fields")]
 pub enum MemoryField {
+    /// [`SkMem::rmem_alloc`]
     RmemAlloc,
+    /// [`SkMem::rcvbuf`]
     Rcvbuf,
+    /// [`SkMem::wmem_alloc`]
     WmemAlloc,
+    /// [`SkMem::sndbuf`]
     Sndbuf,
 }
 
-/// A number of TCP_INFO.
+/// A number of TCP_INFO; durations are compared as such, rates in bits a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names of TcpInfo's fields")]
 pub enum TcpField {
+    /// [`TcpInfo::total_retrans`]
     TotalRetrans,
+    /// [`TcpInfo::retransmits`]
     Retransmits,
+    /// [`TcpInfo::unacked`]
     Unacked,
+    /// [`TcpInfo::lost`]
     Lost,
+    /// [`TcpInfo::sacked`]
     Sacked,
+    /// [`TcpInfo::backoff`]
     Backoff,
+    /// [`TcpInfo::reordering`]
     Reordering,
+    /// [`TcpInfo::snd_cwnd`]
     SndCwnd,
+    /// [`TcpInfo::snd_ssthresh`]
     SndSsthresh,
+    /// [`TcpInfo::snd_mss`]
     SndMss,
+    /// [`TcpInfo::rcv_mss`]
     RcvMss,
+    /// [`TcpInfo::pmtu`]
     Pmtu,
+    /// [`TcpInfo::rtt_us`]
     Rtt,
+    /// [`TcpInfo::rttvar_us`]
     Rttvar,
+    /// [`TcpInfo::min_rtt_us`]
     MinRtt,
+    /// [`TcpInfo::rcv_rtt_us`]
     RcvRtt,
+    /// [`TcpInfo::rto_us`]
     Rto,
+    /// [`TcpInfo::ato_us`]
     Ato,
+    /// [`TcpInfo::last_data_sent_ms`]
     LastDataSent,
+    /// [`TcpInfo::last_data_recv_ms`]
     LastDataRecv,
+    /// [`TcpInfo::last_ack_recv_ms`]
     LastAckRecv,
+    /// [`TcpInfo::bytes_sent`]
     BytesSent,
+    /// [`TcpInfo::bytes_acked`]
     BytesAcked,
+    /// [`TcpInfo::bytes_received`]
     BytesReceived,
+    /// [`TcpInfo::bytes_retrans`]
     BytesRetrans,
+    /// [`TcpInfo::notsent_bytes`]
     NotsentBytes,
+    /// [`TcpInfo::segs_out`]
     SegsOut,
+    /// [`TcpInfo::segs_in`]
     SegsIn,
+    /// [`TcpInfo::data_segs_out`]
     DataSegsOut,
+    /// [`TcpInfo::data_segs_in`]
     DataSegsIn,
+    /// [`TcpInfo::snd_wnd`]
     SndWnd,
+    /// [`TcpInfo::rcv_wnd`]
     RcvWnd,
+    /// [`TcpInfo::pacing_rate`]
     PacingRate,
+    /// [`TcpInfo::delivery_rate`]
     DeliveryRate,
+    /// [`TcpInfo::busy_time_us`]
     BusyTime,
+    /// [`TcpInfo::rwnd_limited_us`]
     RwndLimited,
+    /// [`TcpInfo::sndbuf_limited_us`]
     SndbufLimited,
 }
 
