@@ -1,6 +1,9 @@
 //! The fields that a filter can ask for, and their names.
 
+use super::nearest::nearest;
 use super::units::Unit;
+#[cfg(doc)]
+use crate::kernel::{sock_diag::SkMem, tcp_info::TcpInfo};
 
 /// A field that is a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,54 +28,93 @@ pub enum NumberField {
 
 /// A number of SO_MEMINFO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names of SkMem's fields")]
 pub enum MemoryField {
+    /// [`SkMem::rmem_alloc`]
     RmemAlloc,
+    /// [`SkMem::rcvbuf`]
     Rcvbuf,
+    /// [`SkMem::wmem_alloc`]
     WmemAlloc,
+    /// [`SkMem::sndbuf`]
     Sndbuf,
 }
 
-/// A number of TCP_INFO.
+/// A number of TCP_INFO; durations are compared as such, rates in bits a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names of TcpInfo's fields")]
 pub enum TcpField {
+    /// [`TcpInfo::total_retrans`]
     TotalRetrans,
+    /// [`TcpInfo::retransmits`]
     Retransmits,
+    /// [`TcpInfo::unacked`]
     Unacked,
+    /// [`TcpInfo::lost`]
     Lost,
+    /// [`TcpInfo::sacked`]
     Sacked,
+    /// [`TcpInfo::backoff`]
     Backoff,
+    /// [`TcpInfo::reordering`]
     Reordering,
+    /// [`TcpInfo::snd_cwnd`]
     SndCwnd,
+    /// [`TcpInfo::snd_ssthresh`]
     SndSsthresh,
+    /// [`TcpInfo::snd_mss`]
     SndMss,
+    /// [`TcpInfo::rcv_mss`]
     RcvMss,
+    /// [`TcpInfo::pmtu`]
     Pmtu,
+    /// [`TcpInfo::rtt_us`]
     Rtt,
+    /// [`TcpInfo::rttvar_us`]
     Rttvar,
+    /// [`TcpInfo::min_rtt_us`]
     MinRtt,
+    /// [`TcpInfo::rcv_rtt_us`]
     RcvRtt,
+    /// [`TcpInfo::rto_us`]
     Rto,
+    /// [`TcpInfo::ato_us`]
     Ato,
+    /// [`TcpInfo::last_data_sent_ms`]
     LastDataSent,
+    /// [`TcpInfo::last_data_recv_ms`]
     LastDataRecv,
+    /// [`TcpInfo::last_ack_recv_ms`]
     LastAckRecv,
+    /// [`TcpInfo::bytes_sent`]
     BytesSent,
+    /// [`TcpInfo::bytes_acked`]
     BytesAcked,
+    /// [`TcpInfo::bytes_received`]
     BytesReceived,
+    /// [`TcpInfo::bytes_retrans`]
     BytesRetrans,
+    /// [`TcpInfo::notsent_bytes`]
     NotsentBytes,
+    /// [`TcpInfo::segs_out`]
     SegsOut,
+    /// [`TcpInfo::segs_in`]
     SegsIn,
+    /// [`TcpInfo::data_segs_out`]
     DataSegsOut,
+    /// [`TcpInfo::data_segs_in`]
     DataSegsIn,
+    /// [`TcpInfo::snd_wnd`]
     SndWnd,
+    /// [`TcpInfo::rcv_wnd`]
     RcvWnd,
+    /// [`TcpInfo::pacing_rate`]
     PacingRate,
+    /// [`TcpInfo::delivery_rate`]
     DeliveryRate,
+    /// [`TcpInfo::busy_time_us`]
     BusyTime,
+    /// [`TcpInfo::rwnd_limited_us`]
     RwndLimited,
+    /// [`TcpInfo::sndbuf_limited_us`]
     SndbufLimited,
 }
 
@@ -243,41 +285,6 @@ pub(super) fn nearest_field(name: &str) -> Option<&'static str> {
 /// A name with the case and the hyphens of ours.
 pub(super) fn canonical(name: &str) -> String {
     name.replace('_', "-").to_ascii_lowercase()
-}
-
-/// The one of some names that a wrong one is nearest to, if it is near to any.
-pub(super) fn nearest<'a>(
-    wrong: &str,
-    names: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
-    // No name is so long that a longer one could be near to it.
-    let chars: Vec<char> = wrong.chars().take(40).collect();
-    let allowed = (chars.len() / 3).clamp(1, 3);
-    let distances = names.map(|name| (distance(&chars, name), name));
-    distances
-        .filter(|(far, _)| *far <= allowed)
-        .min_by_key(|(far, _)| *far)
-        .map(|(_, n)| n)
-}
-
-/// How many characters are to be put in, left out, changed or swapped with the next.
-fn distance(wrong: &[char], right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut rows = vec![(0..=right.len()).collect::<Vec<usize>>()];
-    for (i, &a) in wrong.iter().enumerate() {
-        let above = &rows[i];
-        let mut row = vec![i + 1];
-        for (j, &b) in right.iter().enumerate() {
-            let change = above[j] + usize::from(a != b);
-            let mut least = change.min(above[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && a == right[j - 1] && wrong[i - 1] == b {
-                least = least.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows.last().and_then(|row| row.last()).copied().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ mod eval;
 mod fields;
 mod in_kernel;
 mod lexer;
+mod nearest;
 mod parse_address;
 mod parse_other;
 mod parser;

@@ -8,7 +8,7 @@ use super::super::model::Family;
 use super::Context;
 use super::address::{AddressPattern, PortPattern, PortSpace, Prefix};
 use super::error::quoted;
-use super::fields::nearest;
+use super::nearest::nearest;
 use super::parse_other::{netlink, netlink_port, number, packet, vsock, wide_port};
 use super::pattern::Pattern;
 

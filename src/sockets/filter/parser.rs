@@ -12,8 +12,9 @@
 
 use super::ast::{Condition, Expr, Op};
 use super::error::{FilterError, quoted};
-use super::fields::{canonical, nearest};
+use super::fields::canonical;
 use super::lexer::{Lexer, Span, Token, Value};
+use super::nearest::nearest;
 use super::states::StateSet;
 use super::{Context, Note};
 

@@ -130,7 +130,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn a_program_is_sound_and_accepts_what_its_test_holds_for(test in test(), entry in entry()) {

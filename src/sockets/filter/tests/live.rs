@@ -4,9 +4,24 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
 use super::generate::kernel_expr;
-use super::scene::{Scene, dump, matching};
+use super::scene::{Scene, dump, identity, matching};
 use super::*;
 use crate::sockets::testing::new_netns_or_rerun;
+
+/// The rows that match and that the kernel has not given. TIME_WAIT is over after a
+/// minute: what the kernel no longer has at all is not lost.
+fn lost(filter: &Filter, all: &[Row<'_>], given: &[Row<'_>]) -> Vec<Row<'static>> {
+    let matching_given = matching(filter, given);
+    let wanted = matching(filter, all);
+    if wanted.iter().all(|id| matching_given.contains(id)) {
+        return Vec::new();
+    }
+    let is_lost = |row: &Row<'_>| {
+        let id = identity(row);
+        wanted.contains(&id) && !matching_given.contains(&id)
+    };
+    dump(None).into_iter().filter(is_lost).collect()
+}
 
 fn device_index(name: &str) -> Option<u32> {
     (name == "lo").then_some(1)
@@ -78,11 +93,11 @@ fn check_texts() {
         EXACT.map(|text| (text, true)).into_iter().chain(PARTLY.map(|text| (text, false)))
     {
         let filter = filter(text);
-        let wanted = matching(&filter, &all);
         let program = filter.kernel(&able);
         let filtered = dump(program.as_ref());
-        assert_eq!(matching(&filter, &filtered), wanted, "{text}");
-        assert!(!exact || filtered.len() == wanted.len(), "{text}: {filtered:#?}");
+        assert_eq!(lost(&filter, &all, &filtered), [], "{text}");
+        let matching = matching(&filter, &filtered).len();
+        assert!(!exact || filtered.len() == matching, "{text}: {filtered:#?}");
     }
 }
 
@@ -102,17 +117,16 @@ fn check_by_chance() {
     let all = dump(None);
     let mut runner = TestRunner::deterministic();
     let (mut narrowed, mut some) = (0, 0);
-    for _ in 0..400 {
+    for _ in 0..120 {
         let expr = kernel_expr().new_tree(&mut runner).unwrap().current();
         let text = expr.to_string();
         let filter =
             Filter { expr: Some(expr), notes: Vec::new(), local_ports: (32_768, 60_999) };
         let program = filter.kernel(&able);
         let filtered = dump(program.as_ref());
-        let wanted = matching(&filter, &all);
-        assert_eq!(matching(&filter, &filtered), wanted, "{text}");
+        assert_eq!(lost(&filter, &all, &filtered), [], "{text}");
         narrowed += usize::from(filtered.len() < all.len());
-        some += usize::from(!wanted.is_empty());
+        some += usize::from(!matching(&filter, &all).is_empty());
     }
-    assert!(narrowed > 200 && some > 100, "{narrowed} and {some} of 400 say something");
+    assert!(narrowed > 60 && some > 30, "{narrowed} and {some} of 120 say something");
 }
