@@ -25,7 +25,8 @@ use crate::sockets::source::{Passed, Source};
 /// Runs the command.
 pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     if args.columns.iter().any(|name| name == "help") {
-        return print::column_names().map_err(Failure::lacking);
+        return print::column_names()
+            .map_err(|error| Failure::lacking(unprintable(error)));
     }
     let plan = Plan::of(args).map_err(Failure::usage)?;
     match list(&plan, output) {
@@ -47,9 +48,9 @@ fn list(plan: &Plan, output: Output) -> io::Result<()> {
         proc_root: &plan.proc_root,
     };
     let mut lister = Lister::new(&plan.proc_root, plan.look)?;
-    let mut sink = Sink::of(plan, output)?;
+    let mut sink = Sink::of(plan, output).map_err(unprintable)?;
     let passed = pass(plan, &mut lister, &mut source, &context, &mut sink)?;
-    sink.finish(plan, &context)?;
+    sink.finish(plan, &context).map_err(unprintable)?;
     notes(&output, &passed, &lister);
     Ok(())
 }
@@ -105,13 +106,18 @@ fn pass(
         }
         let shown = Shown { listed, context };
         if let Err(error) = sink.row(plan, &shown) {
-            failed = Some(error);
+            failed = Some(unprintable(error));
             return ControlFlow::Break(());
         }
         left = left.map(|left| left - 1);
         ControlFlow::Continue(())
     })?;
     failed.map_or(Ok(passed), Err)
+}
+
+/// An error of stdout, said as such.
+fn unprintable(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the sockets cannot be printed: {error}"))
 }
 
 fn notes(output: &Output, passed: &Passed, lister: &Lister<'_>) {

@@ -22,6 +22,7 @@ pub(super) struct Plan {
     pub(super) header: bool,
     pub(super) format: Format,
     pub(super) sort: Option<Sort>,
+    pub(super) group_sort: GroupSort,
     pub(super) limit: Option<u64>,
     pub(super) count: bool,
     pub(super) by: Option<GroupKey>,
@@ -36,6 +37,22 @@ pub(super) struct Sort {
     pub(super) descending: bool,
 }
 
+/// The order of groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct GroupSort {
+    pub(super) column: GroupColumn,
+    pub(super) descending: bool,
+}
+
+/// What groups are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GroupColumn {
+    Key,
+    Sockets,
+    RecvQ,
+    SendQ,
+}
+
 impl Plan {
     /// # Errors
     /// One line that says what is wrong.
@@ -46,24 +63,21 @@ impl Plan {
         };
         let chosen: Vec<Column> =
             args.columns.iter().map(column).collect::<Result<_, _>>()?;
-        let sort = args.sort.as_deref().map(sort).transpose()?;
+        let (mut sort, mut group_sort) = (None, GroupSort::DEFAULT);
+        match args.sort.as_deref() {
+            Some(text) if args.by.is_some() => group_sort = GroupSort::parse(text)?,
+            Some(text) => sort = Some(Sort::parse(text)?),
+            None => {}
+        }
         let tables = tables(letters);
-        let columns = match chosen.is_empty() {
+        let format = if args.json { Format::Json } else { args.format };
+        let mut columns = match chosen.is_empty() {
             true => default_columns(letters, tables),
             false => chosen.clone(),
         };
-        let format = if args.json { Format::Json } else { args.format };
-        let has = |column| chosen.contains(&column);
-        let groups = Groups {
-            tcp_info: letters.info || chosen.iter().any(|c| c.needs().details.tcp_info),
-            memory: letters.memory || has(Column::Memory),
-            timer: letters.options || has(Column::Timer),
-            extended: letters.extended
-                || has(Column::Cgroup)
-                || has(Column::Mark)
-                || has(Column::Options),
-            container: has(Column::Container),
-        };
+        if format == Format::Csv && chosen.is_empty() {
+            columns.extend(detail_columns(letters));
+        }
         let mut details = Details {
             tcp_info: letters.info,
             memory: letters.memory,
@@ -104,11 +118,12 @@ impl Plan {
                 memory: letters.memory,
                 info: letters.info,
             },
-            groups,
+            groups: groups(letters, &chosen),
             oneline: letters.oneline,
             header: !letters.no_header,
             format,
             sort,
+            group_sort,
             limit: args.limit,
             count: args.count,
             by: args.by,
@@ -133,13 +148,39 @@ impl Plan {
     }
 }
 
-fn sort(text: &str) -> Result<Sort, String> {
-    let (name, descending) = match text.strip_prefix('-') {
-        Some(name) => (name, true),
-        None => (text, false),
-    };
-    let column = Column::parse(name).map_err(|why| format!("--sort {text}: {why}"))?;
-    Ok(Sort { column, descending })
+impl Sort {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, descending) = direction(text);
+        let column =
+            Column::parse(name).map_err(|why| format!("--sort {text}: {why}"))?;
+        Ok(Self { column, descending })
+    }
+}
+
+impl GroupSort {
+    /// The largest group first.
+    const DEFAULT: Self = Self { column: GroupColumn::Sockets, descending: true };
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, descending) = direction(text);
+        let column = match name.to_ascii_lowercase().replace('_', "-").as_str() {
+            "key" => GroupColumn::Key,
+            "sockets" => GroupColumn::Sockets,
+            "recv-q" => GroupColumn::RecvQ,
+            "send-q" => GroupColumn::SendQ,
+            _ => {
+                return Err(format!(
+                    "--sort {text}: groups are sorted by key, sockets, recv-q or send-q"
+                ));
+            }
+        };
+        Ok(Self { column, descending })
+    }
+}
+
+/// `-COLUMN` is COLUMN, the largest first.
+fn direction(text: &str) -> (&str, bool) {
+    text.strip_prefix('-').map_or((text, false), |name| (name, true))
 }
 
 /// ss's selection of tables: those named; else every one, or those that have the IP
@@ -196,5 +237,40 @@ fn default_columns(letters: &Letters, tables: Tables) -> Vec<Column> {
         columns.push(Column::Process);
     }
     columns.push(Column::Note);
+    columns
+}
+
+/// What a JSON object has beyond the keys of every one.
+fn groups(letters: &Letters, chosen: &[Column]) -> Groups {
+    let has = |column| chosen.contains(&column);
+    Groups {
+        tcp_info: letters.info || chosen.iter().any(|c| c.needs().details.tcp_info),
+        memory: letters.memory || has(Column::Memory),
+        timer: letters.options || has(Column::Timer),
+        extended: letters.extended
+            || has(Column::Cgroup)
+            || has(Column::Mark)
+            || has(Column::Options),
+        container: has(Column::Container),
+    }
+}
+
+/// What -o, -e, -m and -i append to a line, as columns of their own.
+fn detail_columns(letters: &Letters) -> Vec<Column> {
+    let mut columns = Vec::new();
+    if letters.options {
+        columns.push(Column::Timer);
+    }
+    if letters.extended {
+        use Column::{Cgroup, Cookie, Inode, Interface, Mark, Options, User};
+        columns.extend([User, Inode, Cookie, Interface, Mark, Cgroup, Options]);
+    }
+    if letters.memory {
+        columns.push(Column::Memory);
+    }
+    if letters.info {
+        columns.push(Column::Congestion);
+        columns.extend(Column::all().filter(|column| matches!(column, Column::Info(_))));
+    }
     columns
 }

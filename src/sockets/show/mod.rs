@@ -11,6 +11,7 @@ use std::path::Path;
 use super::listing::Listed;
 use super::names::{Interfaces, Name, Users};
 use super::row::Row;
+use crate::kernel::sock_diag::escape;
 
 /// What rows are shown with: the names of what they have as numbers.
 #[derive(Debug)]
@@ -27,14 +28,20 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The name of the interface that a row is bound to.
+    /// The name of the interface that a row is bound to, harmless for a terminal: whoever
+    /// may make an interface may put control characters in its name.
     #[must_use]
     pub fn interface(&self, row: &Row<'_>) -> Name {
         if row.interface == 0 {
             return None;
         }
-        let known = self.interfaces.and_then(|all| all.name(row.interface));
-        Some(known.unwrap_or_else(|| format!("if{}", row.interface).into()))
+        match self.interfaces.and_then(|all| all.name(row.interface)) {
+            Some(name) if name.chars().all(|c| c.is_ascii_graphic() && c != '\\') => {
+                Some(name)
+            }
+            Some(name) => Some(escaped(name.as_bytes()).into()),
+            None => Some(format!("if{}", row.interface).into()),
+        }
     }
 }
 
@@ -56,4 +63,11 @@ pub struct Shown<'a> {
     pub listed: &'a Listed<'a>,
     /// The names around it.
     pub context: &'a Context<'a>,
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    // A `String` takes all that is written to it.
+    let _ = escape(bytes, &mut text);
+    text
 }
