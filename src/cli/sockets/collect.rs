@@ -3,11 +3,12 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
 use serde::Serialize;
 
 use super::args::{Format, GroupKey};
-use super::plan::{Plan, Sort};
+use super::plan::{GroupColumn, GroupSort, Plan, Sort};
 use super::print::Printer;
 use crate::render::table::{Align, Cells, Heading, StreamTable};
 use crate::sockets::listing::{Listed, NoOwner};
@@ -34,11 +35,13 @@ struct Kept {
     no_owner: Option<NoOwner>,
 }
 
-/// What a row is sorted by; what is not known comes last.
+/// What a row is sorted by. What is not known comes last, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Key {
-    Number(Option<u64>),
+    Number(u64),
+    Address(SocketAddr),
     Text(String),
+    Unknown,
 }
 
 /// What a group adds up to.
@@ -57,7 +60,7 @@ impl Collector {
         } else if !plan.count {
             let listed = shown.listed;
             self.kept.push(Kept {
-                key: plan.sort.map_or(Key::Number(None), |sort| Key::of(sort, shown)),
+                key: plan.sort.map_or(Key::Unknown, |sort| Key::of(sort, shown)),
                 row: listed.row.clone().into_owned(),
                 owners: listed.owners.to_vec(),
                 no_owner: listed.no_owner,
@@ -106,24 +109,52 @@ impl Collector {
 
 impl Key {
     fn of(sort: Sort, shown: &Shown<'_>) -> Self {
-        if sort.column.is_number() {
-            return Self::Number(sort.column.number(shown));
+        let (column, row) = (sort.column, shown.listed.row);
+        if column.is_number() {
+            return column.number(shown).map_or(Self::Unknown, Self::Number);
+        }
+        let address = match column {
+            Column::Local => row.local.inet(),
+            Column::Remote => row.remote.inet(),
+            _ => None,
+        };
+        if let Some(address) = address {
+            return Self::Address(address);
         }
         let mut text = String::new();
-        sort.column.write(&mut text, shown);
-        Self::Text(text)
+        column.write(&mut text, shown);
+        if text.is_empty() { Self::Unknown } else { Self::Text(text) }
     }
 
     fn compare(&self, other: &Self, descending: bool) -> Ordering {
-        let turn = |order: Ordering| if descending { order.reverse() } else { order };
-        match (self, other) {
-            (Self::Number(Some(a)), Self::Number(Some(b))) => turn(a.cmp(b)),
-            (Self::Number(a), Self::Number(b)) => b.is_some().cmp(&a.is_some()),
-            (Self::Text(a), Self::Text(b)) => {
-                turn(a.cmp(b)).then(Ordering::Equal).then_with(|| Ordering::Equal)
+        let order = match (self, other) {
+            (Self::Unknown, _) | (_, Self::Unknown) => {
+                return (*self == Self::Unknown).cmp(&(*other == Self::Unknown));
             }
-            _ => Ordering::Equal,
-        }
+            (Self::Number(a), Self::Number(b)) => a.cmp(b),
+            (Self::Address(a), Self::Address(b)) => a.cmp(b),
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (Self::Number(_), _) | (Self::Address(_), Self::Text(_)) => Ordering::Less,
+            (_, Self::Number(_)) | (Self::Text(_), Self::Address(_)) => Ordering::Greater,
+        };
+        if descending { order.reverse() } else { order }
+    }
+}
+
+impl GroupSort {
+    fn compare(
+        self,
+        (a, one): &(String, Group),
+        (b, other): &(String, Group),
+    ) -> Ordering {
+        let order = match self.column {
+            GroupColumn::Key => a.cmp(b),
+            GroupColumn::Sockets => one.sockets.cmp(&other.sockets),
+            GroupColumn::RecvQ => one.recv_q.cmp(&other.recv_q),
+            GroupColumn::SendQ => one.send_q.cmp(&other.send_q),
+        };
+        let order = if self.descending { order.reverse() } else { order };
+        order.then_with(|| a.cmp(b))
     }
 }
 
@@ -191,9 +222,7 @@ fn print_groups(
     groups: HashMap<String, Group>,
 ) -> io::Result<()> {
     let mut sorted: Vec<(String, Group)> = groups.into_iter().collect();
-    sorted.sort_by(|(a, one), (b, other)| {
-        other.sockets.cmp(&one.sockets).then_with(|| a.cmp(b))
-    });
+    sorted.sort_by(|one, other| plan.group_sort.compare(one, other));
     let limit = plan.limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
     sorted.truncate(limit);
     let name = clap::ValueEnum::to_possible_value(&by)

@@ -22,7 +22,8 @@ use crate::sockets::namespaces::{Label, Places};
 /// Runs the command.
 pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     if args.columns.iter().any(|name| name == "help") {
-        return print::column_names().map_err(Failure::lacking);
+        return print::column_names()
+            .map_err(|error| Failure::lacking(session::unprintable(error)));
     }
     let plan = Plan::of(args).map_err(|why| why.tell(&output))?;
     for note in plan.filter.notes() {

@@ -28,6 +28,7 @@ pub(super) struct Plan {
     pub(super) header: bool,
     pub(super) format: Format,
     pub(super) sort: Option<Sort>,
+    pub(super) group_sort: GroupSort,
     pub(super) limit: Option<u64>,
     pub(super) count: bool,
     pub(super) by: Option<GroupKey>,
@@ -82,6 +83,22 @@ pub(super) struct Sort {
     pub(super) descending: bool,
 }
 
+/// The order of groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct GroupSort {
+    pub(super) column: GroupColumn,
+    pub(super) descending: bool,
+}
+
+/// What groups are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GroupColumn {
+    Key,
+    Sockets,
+    RecvQ,
+    SendQ,
+}
+
 impl Plan {
     /// # Errors
     /// What is wrong, in one line or with its place in the filter.
@@ -92,7 +109,12 @@ impl Plan {
         };
         let chosen: Vec<Column> =
             args.columns.iter().map(column).collect::<Result<_, _>>()?;
-        let sort = args.sort.as_deref().map(sort).transpose()?;
+        let (mut sort, mut group_sort) = (None, GroupSort::DEFAULT);
+        match args.sort.as_deref() {
+            Some(text) if args.by.is_some() => group_sort = GroupSort::parse(text)?,
+            Some(text) => sort = Some(Sort::parse(text)?),
+            None => {}
+        }
         let root = ProcRoot::new(args.proc_root.clone());
         let filter = filter::parse(&args.filter, address_family(letters), &root)?;
         let filter_needs = filter.needs();
@@ -102,11 +124,15 @@ impl Plan {
             (None, true) => Where::Everywhere,
             (None, false) => Where::Here,
         };
-        let columns = match chosen.is_empty() {
+        let format = if args.json { Format::Json } else { args.format };
+        let mut columns = match chosen.is_empty() {
             true => default_columns(letters, tables, at == Where::Everywhere),
             false => chosen.clone(),
         };
-        let needs = needs(letters, &columns, sort, &filter_needs, args.by);
+        if format == Format::Csv && chosen.is_empty() {
+            columns.extend(detail_columns(letters));
+        }
+        let needs = needs(args, &columns, sort, &filter_needs);
         let look = match (args.owners, needs.owners || args.unbound) {
             (Some(OwnersName::None), _) | (None, false) => Look::None,
             (Some(OwnersName::First), _) => Look::First,
@@ -137,8 +163,9 @@ impl Plan {
             groups: groups(letters, &chosen),
             oneline: letters.oneline,
             header: !letters.no_header,
-            format: if args.json { Format::Json } else { args.format },
+            format,
             sort,
+            group_sort,
             limit: args.limit,
             count: args.count,
             by: args.by,
@@ -185,23 +212,50 @@ impl Plan {
     }
 }
 
-fn sort(text: &str) -> Result<Sort, String> {
-    let (name, descending) = match text.strip_prefix('-') {
-        Some(name) => (name, true),
-        None => (text, false),
-    };
-    let column = Column::parse(name).map_err(|why| format!("--sort {text}: {why}"))?;
-    Ok(Sort { column, descending })
+impl Sort {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, descending) = direction(text);
+        let column =
+            Column::parse(name).map_err(|why| format!("--sort {text}: {why}"))?;
+        Ok(Self { column, descending })
+    }
+}
+
+impl GroupSort {
+    /// The largest group first.
+    const DEFAULT: Self = Self { column: GroupColumn::Sockets, descending: true };
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, descending) = direction(text);
+        let column = match name.to_ascii_lowercase().replace('_', "-").as_str() {
+            "key" => GroupColumn::Key,
+            "sockets" => GroupColumn::Sockets,
+            "recv-q" => GroupColumn::RecvQ,
+            "send-q" => GroupColumn::SendQ,
+            _ => {
+                return Err(format!(
+                    "--sort {text}: groups are sorted by key, sockets, recv-q or send-q"
+                ));
+            }
+        };
+        Ok(Self { column, descending })
+    }
+}
+
+/// `-COLUMN` is COLUMN, the largest first.
+fn direction(text: &str) -> (&str, bool) {
+    text.strip_prefix('-').map_or((text, false), |name| (name, true))
 }
 
 /// What all that is shown, sorted and filtered by needs.
 fn needs(
-    letters: &Letters,
+    args: &Args,
     columns: &[Column],
     sort: Option<Sort>,
     filter: &Needs,
-    by: Option<GroupKey>,
 ) -> columns::Needs {
+    use GroupKey::{Container, Pid, Process};
+    let letters = &args.letters;
     let mut all = columns::Needs {
         details: Details {
             tcp_info: letters.info || filter.tcp_info,
@@ -212,7 +266,7 @@ fn needs(
         owners: filter.owners || filter.container,
     };
     // Groups and counts show no column.
-    let shown = if by.is_some() { &[] } else { columns };
+    let shown = if args.by.is_some() || args.count { &[] } else { columns };
     for column in shown.iter().copied().chain(sort.map(|sort| sort.column)) {
         let needs = column.needs();
         all.owners |= needs.owners;
@@ -220,24 +274,8 @@ fn needs(
         all.details.memory |= needs.details.memory;
         all.details.options |= needs.details.options;
     }
-    use GroupKey::{Container, Pid, Process};
-    all.owners |= matches!(by, Some(Process | Pid | Container));
+    all.owners |= matches!(args.by, Some(Process | Pid | Container));
     all
-}
-
-/// The groups of a JSON object that were asked for.
-fn groups(letters: &Letters, chosen: &[Column]) -> Groups {
-    let has = |column| chosen.contains(&column);
-    Groups {
-        tcp_info: letters.info || chosen.iter().any(|c| c.needs().details.tcp_info),
-        memory: letters.memory || has(Column::Memory),
-        timer: letters.options || has(Column::Timer),
-        extended: letters.extended
-            || has(Column::Cgroup)
-            || has(Column::Mark)
-            || has(Column::Options),
-        container: has(Column::Container),
-    }
 }
 
 /// How an address in a filter is read, as ss's letters imply.
@@ -330,5 +368,40 @@ fn default_columns(letters: &Letters, tables: Tables, everywhere: bool) -> Vec<C
         columns.push(Column::Process);
     }
     columns.push(Column::Note);
+    columns
+}
+
+/// What a JSON object has beyond the keys of every one.
+fn groups(letters: &Letters, chosen: &[Column]) -> Groups {
+    let has = |column| chosen.contains(&column);
+    Groups {
+        tcp_info: letters.info || chosen.iter().any(|c| c.needs().details.tcp_info),
+        memory: letters.memory || has(Column::Memory),
+        timer: letters.options || has(Column::Timer),
+        extended: letters.extended
+            || has(Column::Cgroup)
+            || has(Column::Mark)
+            || has(Column::Options),
+        container: has(Column::Container),
+    }
+}
+
+/// What -o, -e, -m and -i append to a line, as columns of their own.
+fn detail_columns(letters: &Letters) -> Vec<Column> {
+    let mut columns = Vec::new();
+    if letters.options {
+        columns.push(Column::Timer);
+    }
+    if letters.extended {
+        use Column::{Cgroup, Cookie, Inode, Interface, Mark, Options, User};
+        columns.extend([User, Inode, Cookie, Interface, Mark, Cgroup, Options]);
+    }
+    if letters.memory {
+        columns.push(Column::Memory);
+    }
+    if letters.info {
+        columns.push(Column::Congestion);
+        columns.extend(Column::all().filter(|column| matches!(column, Column::Info(_))));
+    }
     columns
 }

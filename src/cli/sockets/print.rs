@@ -52,7 +52,7 @@ pub(super) fn printer(
             groups: plan.groups,
         }),
         Format::Ndjson => Box::new(Ndjson { out, groups: plan.groups }),
-        Format::Csv => Box::new(Csv::begin(out, columns)?),
+        Format::Csv => Box::new(Csv::begin(out, columns, plan.header)?),
         Format::Table => {
             let below = plan.detail.any() && !plan.oneline;
             let fits = io::stdout().is_terminal() && !plan.detail.any();
@@ -111,10 +111,12 @@ struct Csv<W: Write> {
 }
 
 impl<W: Write> Csv<W> {
-    fn begin(out: W, columns: Vec<Column>) -> io::Result<Self> {
+    fn begin(out: W, columns: Vec<Column>, header: bool) -> io::Result<Self> {
         let mut csv = csv::Writer::from_writer(out);
-        let keys = columns.iter().map(|column| column.key());
-        csv.write_record(keys).map_err(csv_error)?;
+        if header {
+            let keys = columns.iter().map(|column| column.key());
+            csv.write_record(keys).map_err(csv_error)?;
+        }
         Ok(Self { csv, columns, cells: Cells::default() })
     }
 }

@@ -55,8 +55,10 @@ impl<'a> Session<'a> {
         let printer = || print::printer(plan, output);
         let sink = match plan.collects() {
             true if plan.sums() => Sink::Keep(Collector::default(), None),
-            true => Sink::Keep(Collector::default(), Some(printer()?)),
-            false => Sink::Stream(printer()?),
+            true => {
+                Sink::Keep(Collector::default(), Some(printer().map_err(unprintable)?))
+            }
+            false => Sink::Stream(printer().map_err(unprintable)?),
         };
         let (passed, left) = (Passed::default(), plan.stream_limit());
         Ok(Self { plan, names, lister, sink, passed, left })
@@ -93,7 +95,7 @@ impl<'a> Session<'a> {
                 return ControlFlow::Continue(());
             }
             if let Err(error) = sink.row(plan, &shown) {
-                failed = Some(error);
+                failed = Some(unprintable(error));
                 return ControlFlow::Break(());
             }
             *left = left.map(|left| left - 1);
@@ -123,7 +125,7 @@ impl<'a> Session<'a> {
             cgroups: &names.cgroups,
             netns: None,
         };
-        sink.finish(plan, &context)?;
+        sink.finish(plan, &context).map_err(unprintable)?;
         if passed.interrupted {
             output.note("the table changed while it was read: a row may be missing");
         }
@@ -167,6 +169,12 @@ impl Sink {
             Self::Keep(collector, printer) => collector.print(plan, context, printer),
         }
     }
+}
+
+/// An error of stdout, said as such.
+#[expect(clippy::needless_pass_by_value, reason = "as map_err gives it")]
+pub(super) fn unprintable(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the sockets cannot be printed: {error}"))
 }
 
 /// The source that was asked for, in the calling thread's network namespace. Another

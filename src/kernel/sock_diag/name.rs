@@ -82,7 +82,7 @@ pub(crate) fn escape(bytes: &[u8], to: &mut impl Write) -> fmt::Result {
 
 /// Line separators and the characters that reorder what follows them.
 fn turns_text(c: char) -> bool {
-    matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -227,7 +227,8 @@ impl Column {
         let mut needs = Needs::default();
         match self {
             Self::Process | Self::Owners | Self::Container => needs.owners = true,
-            Self::Memory => needs.details.memory = true,
+            // Listeners have it anyway; where it drops datagrams is asked of each socket.
+            Self::Memory | Self::Drops => needs.details.memory = true,
             Self::Options => needs.details.options = true,
             Self::Congestion | Self::Info(_) => needs.details.tcp_info = true,
             _ => {}
@@ -288,7 +289,9 @@ impl Column {
             Self::Owners => owners::write_all(to, shown),
             Self::Note => owners::write_note(to, shown),
             Self::User => user(to, shown),
-            Self::Netns => to.push_str(shown.context.netns.unwrap_or("")),
+            Self::Netns => {
+                let _ = escape(shown.context.netns.unwrap_or("").as_bytes(), to);
+            }
             Self::Interface => {
                 to.push_str(shown.context.interface(row).as_deref().unwrap_or(""));
             }

@@ -12,6 +12,7 @@ use super::listing::Listed;
 use super::names::{Cgroups, Interfaces, Name, Users, Workloads};
 use super::row::Row;
 use crate::host::container::Workload;
+use crate::kernel::sock_diag::escape;
 
 /// What rows are shown with: the names of what they have as numbers.
 #[derive(Debug, Clone, Copy)]
@@ -30,14 +31,20 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The name of the interface that a row is bound to.
+    /// The name of the interface that a row is bound to, harmless for a terminal: whoever
+    /// may make an interface may put control characters in its name.
     #[must_use]
     pub fn interface(&self, row: &Row<'_>) -> Name {
         if row.interface == 0 {
             return None;
         }
-        let known = self.interfaces.and_then(|all| all.name(row.interface));
-        Some(known.unwrap_or_else(|| format!("if{}", row.interface).into()))
+        match self.interfaces.and_then(|all| all.name(row.interface)) {
+            Some(name) if name.chars().all(|c| c.is_ascii_graphic() && c != '\\') => {
+                Some(name)
+            }
+            Some(name) => Some(escaped(name.as_bytes()).into()),
+            None => Some(format!("if{}", row.interface).into()),
+        }
     }
 
     /// The path of the control group that a socket was made in.
@@ -68,4 +75,11 @@ impl Shown<'_> {
     pub fn container(&self) -> Option<String> {
         self.workload().map(|workload| workload.to_string())
     }
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    // A `String` takes all that is written to it.
+    let _ = escape(bytes, &mut text);
+    text
 }
