@@ -16,6 +16,11 @@ use crate::sockets::model::Inode;
 /// LAST_INO_BATCH.
 const BATCH: u64 = 1024;
 
+/// The batch of an inode: that of 1 to 1,024 is the first.
+fn batch_of(inode: u64) -> u64 {
+    inode.saturating_sub(1) / BATCH
+}
+
 /// A moment, in the numbers of inodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Moment {
@@ -30,18 +35,22 @@ impl Moment {
     /// each.
     pub(crate) fn now() -> Self {
         let taken = thread::scope(|scope| {
-            let taker = thread::Builder::new().spawn_scoped(scope, || (take(), take()));
+            let taker = thread::Builder::new().spawn_scoped(scope, || {
+                let allowed = sched_getaffinity(None).unwrap_or_default();
+                (take(&allowed), take(&allowed))
+            });
             taker.ok().and_then(|taker| taker.join().ok()).unwrap_or_default()
         });
         let (first, inodes) = taken;
-        Self { latest: first.into_iter().map(|inode| inode / BATCH).max(), inodes }
+        Self { latest: first.into_iter().map(batch_of).max(), inodes }
     }
 
     /// Whether a socket was made before. False where that cannot be told. A socket made
     /// since on a CPU that this process may not run on may be taken for an older one.
     pub(crate) fn is_after(&self, inode: Inode) -> bool {
-        let batch = inode.0 / BATCH;
-        let mut of_its_batch = self.inodes.iter().filter(|then| *then / BATCH == batch);
+        let batch = batch_of(inode.0);
+        let mut of_its_batch =
+            self.inodes.iter().filter(|then| batch_of(**then) == batch);
         match of_its_batch.next() {
             Some(then) => inode.0 < *then,
             None => self.latest.is_some_and(|latest| batch <= latest),
@@ -49,8 +58,8 @@ impl Moment {
     }
 }
 
-fn take() -> Vec<u64> {
-    let Ok(allowed) = sched_getaffinity(None) else { return Vec::new() };
+/// A number of each CPU. The thread stays on the last.
+fn take(allowed: &CpuSet) -> Vec<u64> {
     let mut inodes = Vec::new();
     for cpu in (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)) {
         let mut one = CpuSet::new();
