@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use crate::host::ceilings::Unit;
+use crate::host::ceilings::{Ceiling, Unit};
 use crate::probe::ceilings;
 use crate::probe::prepare::Prepared;
 use crate::render::{bytes, count, plural, rate, seconds};
@@ -26,7 +26,6 @@ pub(super) fn print(
         Some(_) => "a reference server, which would be started".to_owned(),
         None => plan.endpoint.to_string(),
     };
-    let mut out = io::stdout().lock();
     if as_json {
         let document = json!({
             "target": target,
@@ -36,9 +35,19 @@ pub(super) fn print(
             "binding": binding.as_ref().map(|(_, name)| name),
             "ceilings": all,
         });
-        serde_json::to_writer_pretty(&mut out, &document)?;
-        return finish(writeln!(out));
+        return show(&format!("{document:#}"));
     }
+    let mut lines = planned(prepared, &target);
+    if let Some((n, name)) = &binding {
+        lines.push(format!("predicted  {}: {name}", plural(*n, "connection")));
+    }
+    lines.extend(table(&all));
+    show(&lines.join("\n"))
+}
+
+/// What would be done, in words.
+fn planned(prepared: &Prepared, target: &str) -> Vec<String> {
+    let Prepared { plan, tuples, .. } = prepared;
     let sources = tuples.as_ref().map_or("no address".into(), |t| {
         let n = t.sources().len() as u64;
         let first = t.sources().at(0, 0).ip();
@@ -48,7 +57,7 @@ pub(super) fn print(
             format!("{first} and {} more", count(n - 1))
         }
     });
-    let mut lines = vec![
+    vec![
         format!("target     {target}"),
         format!(
             "would dial {} from {sources}",
@@ -68,14 +77,15 @@ pub(super) fn print(
             seconds(plan.time_limit.as_secs_f64()),
             seconds(plan.hold.as_secs_f64())
         ),
-    ];
-    if let Some((n, name)) = &binding {
-        lines.push(format!("predicted  {}: {name}", plural(*n, "connection")));
-    }
+    ]
+}
+
+/// The ceilings on the way, a line each.
+fn table(all: &[Ceiling]) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["CEILING", "VALUE", "IN USE", "ROOM", "SOURCE"]);
-    for ceiling in &all {
+    for ceiling in all {
         let show = |n| if ceiling.unit == Unit::Bytes { bytes(n) } else { count(n) };
         table.add_row([
             ceiling.name.clone(),
@@ -91,12 +101,11 @@ pub(super) fn print(
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let table: Vec<String> = table.lines().map(|l| l.trim_end().to_owned()).collect();
-    finish(writeln!(out, "{}\n{}", lines.join("\n"), table.join("\n")))
+    table.lines().map(|l| l.trim_end().to_owned()).collect()
 }
 
-fn finish(written: io::Result<()>) -> io::Result<()> {
-    match written {
+fn show(text: &str) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }

@@ -1,5 +1,5 @@
-//! From what was asked to a plan that may be run: the target resolved and permitted, its
-//! sources checked. Nothing is opened but what a look needs.
+//! From what was asked to a plan that may be run: the target permitted, its sources
+//! checked. Nothing is opened but what a look needs.
 
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::safety::{self, CAREFUL_RATE, Permission, Refusal};
 use super::server_view::{ServerView, ViewError};
 use super::service::Service;
 use super::sources::{Ports, SourceError, SourceRange, Sources};
-use super::target::{Endpoint, Target, TargetError};
+use super::target::{Endpoint, TargetError};
 use super::tuples::Tuples;
 use crate::host::{ProcRoot, sysctl};
 use crate::record::Warning;
@@ -25,7 +25,9 @@ const TRIAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // as the fields of the same names of `Plan`
 pub struct Request {
-    pub target: Target,
+    /// The target's addresses, in the order in which they are to be tried.
+    pub endpoints: Vec<Endpoint>,
+    pub is_http: bool,
     pub given: String,
     pub max: Option<u64>,
     pub rate: Option<f64>,
@@ -116,17 +118,15 @@ struct Candidate {
     permission: Permission,
 }
 
-/// Resolves, checks and decides.
+/// Checks the addresses and decides.
 ///
 /// # Errors
 /// A [`PrepareError`], one line for the user.
 pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
     let mut warnings = Vec::new();
-    let endpoints = request.target.resolve()?;
-    let first = endpoints.first().cloned();
     let mut refusal = None;
     let mut permitted = Vec::new();
-    for endpoint in endpoints {
+    for endpoint in &request.endpoints {
         match candidate(endpoint, &request, &mut warnings) {
             Ok(candidate) => permitted.push(candidate),
             Err(PrepareError::Refused(why)) => refusal = refusal.or(Some(why)),
@@ -141,7 +141,7 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         };
         return Err(refusal.map_or_else(|| nobody().into(), Into::into));
     };
-    if first.is_some_and(|first| first != chosen.endpoint) {
+    if request.endpoints.first().is_some_and(|first| *first != chosen.endpoint) {
         let message = format!("{} is probed at {}", request.given, chosen.endpoint);
         warnings.push(Warning { code: "address_chosen".into(), message });
     }
@@ -163,7 +163,7 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         sources: request.sources,
         evidence: request.evidence,
         confirm: request.confirm,
-        is_http: matches!(request.target, Target::Http { .. }),
+        is_http: request.is_http,
         service: request.service,
         stop_at_latency: request.stop_at_latency,
         target_netns: request.target_netns,
@@ -183,12 +183,12 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
 }
 
 fn candidate(
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
     request: &Request,
     warnings: &mut Vec<Warning>,
 ) -> Result<Candidate, PrepareError> {
     let netns = request.target_netns.as_deref();
-    let view = match ServerView::attach(&endpoint, netns, request.proc_root.clone()) {
+    let view = match ServerView::attach(endpoint, netns, request.proc_root.clone()) {
         Ok(view) => Some(view),
         Err(ViewError::NoDiag(why)) => {
             let message = format!("{}", ViewError::NoDiag(why));
@@ -201,8 +201,8 @@ fn candidate(
         .as_ref()
         .map_or_else(|| Ok(safety::Standing::default()), ServerView::standing);
     let standing = standing.map_err(PrepareError::Addresses)?;
-    let permission =
-        safety::permit(&endpoint, standing, request.authorized, request.max)?;
+    let permission = safety::permit(endpoint, standing, request.authorized, request.max)?;
+    let endpoint = endpoint.clone();
     Ok(Candidate { endpoint, view, standing, permission })
 }
 
