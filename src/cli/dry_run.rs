@@ -5,23 +5,28 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use crate::host::ceilings::{Ceiling, Unit};
+use crate::host::ceilings::{Ceiling, NOFILE_SOFT, Unit};
 use crate::probe::ceilings;
 use crate::probe::prepare::Prepared;
-use crate::render::{bytes, count, plural, rate, seconds};
+use crate::probe::run::raise_nofile;
+use crate::probe::server_view::ServerView;
+use crate::render::{bytes, count, escaped, plural, rate, seconds};
 
 /// Prints the plan; `starts` is the fd limit of the server that would be started.
 pub(super) fn print(
-    prepared: &Prepared,
+    mut prepared: Prepared,
     starts: Option<u64>,
     as_json: bool,
 ) -> io::Result<()> {
-    let Prepared { plan, view, tuples, proc_root, .. } = prepared;
+    if let Some(view) = &mut prepared.view {
+        view.begin();
+    }
+    let Prepared { plan, view, tuples, proc_root, .. } = &prepared;
     let all = ceilings(plan, tuples.as_ref(), view.as_ref(), proc_root);
-    let bounds = all.iter().map(|c| (c.room, c.name.clone()));
-    let server = starts.map(|n| (n, "RLIMIT_NOFILE of the reference server".to_owned()));
-    let asked = plan.max.map(|n| (n, "--max".to_owned()));
-    let binding = bounds.chain(server).chain(asked).min_by_key(|(n, _)| *n);
+    let bounds = all.iter().map(|c| (c.room, c.name.as_str(), c.source.as_str()));
+    let server = starts.map(|n| (n, NOFILE_SOFT, "of the reference server"));
+    let asked = plan.max.map(|n| (n, "--max", "as it was asked for"));
+    let binding = bounds.chain(server).chain(asked).min_by_key(|(n, ..)| *n);
     let target = match starts {
         Some(_) => "a reference server, which would be started".to_owned(),
         None => plan.endpoint.to_string(),
@@ -31,16 +36,19 @@ pub(super) fn print(
             "target": target,
             "max": plan.max,
             "rate_per_s": plan.rate,
-            "predicted": binding.as_ref().map(|(n, _)| n),
-            "binding": binding.as_ref().map(|(_, name)| name),
+            "predicted": binding.map(|(n, ..)| n),
+            "binding": binding.map(|(_, name, _)| name),
             "ceilings": all,
         });
         return show(&format!("{document:#}"));
     }
-    let mut lines = planned(prepared, &target);
-    if let Some((n, name)) = &binding {
-        lines.push(format!("predicted  {}: {name}", plural(*n, "connection")));
+    let mut lines = planned(&prepared, &target);
+    if starts.is_none() {
+        lines.extend(view.as_ref().map(listener));
     }
+    lines.extend(binding.map(|(n, name, source)| {
+        format!("predicted  {}: {name} ({source})", plural(n, "connection"))
+    }));
     lines.extend(table(&all));
     show(&lines.join("\n"))
 }
@@ -69,7 +77,7 @@ fn planned(prepared: &Prepared, target: &str) -> Vec<String> {
         format!(
             "at         {}, by {}, in {}",
             plan.rate.map_or("as fast as it goes".into(), rate),
-            plural(plan.threads as u64, "thread"),
+            plural(plan.filling(raise_nofile().0) as u64, "thread"),
             super::probe::tables(plan.fd_tables),
         ),
         format!(
@@ -78,6 +86,22 @@ fn planned(prepared: &Prepared, target: &str) -> Vec<String> {
             seconds(plan.hold.as_secs_f64())
         ),
     ]
+}
+
+/// Who would be loaded, as this host's tables show it.
+fn listener(view: &ServerView) -> String {
+    if view.listeners().is_empty() {
+        return "listener   none is found here: dials would be refused".to_owned();
+    }
+    let names = view.processes().map(|p| format!("{}[{}]", escaped(&p.comm), p.pid));
+    let mut names: Vec<String> = names.collect();
+    names.dedup();
+    let who = match &names[..] {
+        [] => "of a process that cannot be seen".to_owned(),
+        [one] => one.clone(),
+        [first, rest @ ..] => format!("{first} and {} more", count(rest.len() as u64)),
+    };
+    format!("listener   {who}, backlog {}", count(view.backlog()))
 }
 
 /// The ceilings on the way, a line each.

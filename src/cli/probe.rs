@@ -20,9 +20,10 @@ use super::{dry_run, parse, summary};
 use crate::host::ProcRoot;
 use crate::host::memory::memory;
 use crate::probe::plan::{Close, EvidenceMode, Pairs};
-use crate::probe::prepare::{Prepared, Request, prepare};
+use crate::probe::prepare::{PrepareError, Prepared, Request, prepare};
 use crate::probe::remote::RemoteError;
 use crate::probe::run::{Outcome, Surroundings, raise_nofile, run as run_probe};
+use crate::probe::server_view::ViewError;
 use crate::probe::service::Service;
 use crate::probe::sources::SourceRange;
 use crate::probe::target::{Endpoint, Target};
@@ -42,6 +43,7 @@ const FLOOR_PART: u64 = 20;
 /// Ctrl-C or SIGTERM ends it in order: everything is closed and the record written, exit
 /// code 130. A second one ends it at once.
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub(super) struct Args {
     /// What to probe: host:port, PORT, tcp://host:port, http://host:port/path, unix:/path
     /// or unix:@name
@@ -56,19 +58,19 @@ pub(super) struct Args {
     rate: Option<f64>,
 
     /// Hold what was opened for so long, and watch what drops out
-    #[arg(long, value_name = "TIME", value_parser = parse::duration, default_value = "2s")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::duration, default_value = "2s")]
     hold: Duration,
 
     /// End the dialing after so long
-    #[arg(long, value_name = "TIME", value_parser = parse::duration_above_0, default_value = "60s")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::duration_above_0, default_value = "60s")]
     time_limit: Duration,
 
     /// Without growth for so long, a limit is reached
-    #[arg(long, value_name = "TIME", value_parser = parse::duration_above_0, default_value = "3s")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::duration_above_0, default_value = "3s")]
     patience: Duration,
 
     /// How long one dial may take
-    #[arg(long, value_name = "TIME", value_parser = parse::duration_above_0, default_value = "10s")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::duration_above_0, default_value = "10s")]
     connect_timeout: Duration,
 
     /// Threads that dial at a time [default: one a core]
@@ -258,7 +260,7 @@ fn begin(
             (Goal::of(&target, &server.address)?, Some(server))
         }
     };
-    let mut prepared = prepare(request(args, goal, service)).map_err(Failure::usage)?;
+    let mut prepared = prepare(request(args, goal, service)).map_err(not_begun)?;
     prepared.begin_evidence(interrupted).map_err(|error| match error {
         RemoteError::Interrupted => Failure::interrupted(error),
         error => Failure::lacking(error),
@@ -267,6 +269,15 @@ fn begin(
         return Err(Failure::interrupted("interrupted before anything was dialed"));
     }
     Ok((prepared, embedded))
+}
+
+/// What was asked for means nothing or is refused; or this host lacks a right.
+fn not_begun(error: PrepareError) -> Failure {
+    match error {
+        PrepareError::View(ViewError::NetnsClosed { .. })
+        | PrepareError::Addresses(_) => Failure::lacking(error),
+        _ => Failure::usage(error),
+    }
 }
 
 /// Prints what would be done, and opens nothing.
@@ -283,17 +294,13 @@ fn show_plan(
         let endpoints = vec![Endpoint::Tcp(stand_in)];
         Goal { endpoints, is_http: false, given: String::new() }
     });
-    let prepared = prepare(request(args, goal, service)).map_err(Failure::usage)?;
+    let prepared = prepare(request(args, goal, service)).map_err(not_begun)?;
     for warning in &prepared.warnings {
         output.note(&warning.message);
     }
-    dry_run::print(&prepared, starts, args.format() == Format::Json).map_err(
-        |error| {
-            Failure::lacking(
-                anyhow::Error::new(error).context("the plan cannot be printed"),
-            )
-        },
-    )?;
+    dry_run::print(prepared, starts, args.format() == Format::Json).map_err(|error| {
+        Failure::lacking(anyhow::Error::new(error).context("the plan cannot be printed"))
+    })?;
     Ok(Exit::Done)
 }
 

@@ -1,6 +1,7 @@
 //! From what was found to what is recorded: the pairs, the verdict, the run.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 use super::dialer::{ClientEnd, Report};
 use super::latency::LatencySeen;
@@ -19,7 +20,7 @@ use crate::record::{
     self, Confirmation, Counts, Ended, Fds, Level, MemoryUse, PairRow, Phantoms, Run,
     RunResult, Target, TargetKind, Warning,
 };
-use crate::render::{count, micros};
+use crate::render::{count, micros, shell_word};
 use crate::verdict::{Client, Latency, Stop, Tally, judge};
 
 /// A dial that began this much after it was due makes the client a limit of its own.
@@ -248,6 +249,7 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
         duration_s: f.ramp_s,
         growth_per_s: f.growth_per_s,
         client: Client {
+            program: program(),
             fds_open: f.client_fds,
             fds_spare: f.spare_fds,
             fd_limit: f.fd_limit.0,
@@ -267,6 +269,19 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
             rate_per_s: plan.rate,
             late_max_us: t.late_max_us,
         },
+    }
+}
+
+/// How root calls this program. sudo(8) as a rule looks into the folders of the system
+/// alone.
+fn program() -> String {
+    const SYSTEM: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
+    let file = std::env::current_exe().unwrap_or_default();
+    match (file.parent(), file.file_name()) {
+        (Some(folder), Some(name)) if !SYSTEM.iter().any(|s| folder == Path::new(s)) => {
+            shell_word(&folder.join(name).to_string_lossy())
+        }
+        _ => env!("CARGO_PKG_NAME").to_owned(),
     }
 }
 
@@ -405,6 +420,9 @@ fn result(parts: &Parts<'_>, held: u64, level: Level) -> RunResult {
             client_tables: u32::try_from(f.after.tables).unwrap_or(u32::MAX),
             server_open: server_fds.map(|(open, _)| open),
             server_limit: server_fds.and_then(|(_, limit)| limit),
+            server_tables: server_fds
+                .map(|_| u32::try_from(f.evidence.owners.len()))
+                .and_then(Result::ok),
         },
     }
 }

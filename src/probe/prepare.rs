@@ -147,6 +147,8 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
     }
     let tuples = four_tuples(&request, &chosen.endpoint)?;
     let local = chosen.endpoint.is_loopback() || chosen.standing.own_address;
+    // An address of this host that nothing here answers for may be another machine's.
+    let is_here = chosen.endpoint.is_loopback() || chosen.standing.is_served_here();
     let careful = chosen.permission == Permission::Authorized;
     let close = if local { Close::Rst } else { Close::Fin };
     let plan = Plan {
@@ -164,6 +166,8 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         evidence: request.evidence,
         confirm: request.confirm,
         is_http: request.is_http,
+        is_quick: chosen.endpoint.is_loopback()
+            || (is_here && request.target_netns.is_none()),
         service: request.service,
         stop_at_latency: request.stop_at_latency,
         target_netns: request.target_netns,
@@ -174,10 +178,7 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         command_line: request.command_line,
         endpoint: chosen.endpoint,
     };
-    // An address of this host that nothing here answers for may be another machine's.
-    let on_this_host = plan.endpoint.is_loopback() || chosen.standing.has_listener;
-    let view =
-        chosen.view.filter(|_| plan.evidence == EvidenceMode::Auto && on_this_host);
+    let view = chosen.view.filter(|_| plan.evidence == EvidenceMode::Auto && is_here);
     let (permission, proc_root) = (chosen.permission, request.proc_root);
     Ok(Prepared { plan, view, remote: None, tuples, permission, warnings, proc_root })
 }
@@ -212,7 +213,7 @@ fn choose(mut candidates: Vec<Candidate>, may_dial: bool) -> Option<Candidate> {
     if candidates.is_empty() {
         return None;
     }
-    let listening = candidates.iter().position(|c| c.standing.has_listener);
+    let listening = candidates.iter().position(|c| c.standing.is_served_here());
     let reached = || {
         let reaches = |c: &Candidate| match &c.endpoint {
             Endpoint::Tcp(address) => TcpStream::connect_timeout(address, TRIAL).is_ok(),

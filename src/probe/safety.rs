@@ -26,6 +26,15 @@ pub struct Standing {
     pub broadcast: bool,
 }
 
+impl Standing {
+    /// Whether a listener of this host, or of the namespace named, is what answers. (One
+    /// on the wildcard address answers for the addresses of its own host alone.)
+    #[must_use]
+    pub fn is_served_here(&self) -> bool {
+        self.own_address && self.has_listener
+    }
+}
+
 /// Whether a target may be probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
@@ -82,9 +91,7 @@ pub fn permit(
             return Err(Refusal::Broadcast(ip));
         }
         _ if ip.is_loopback() => return Ok(Permission::Free),
-        _ if standing.own_address && standing.has_listener => {
-            return Ok(Permission::Free);
-        }
+        _ if standing.is_served_here() => return Ok(Permission::Free),
         _ => {}
     }
     match (authorized, max) {

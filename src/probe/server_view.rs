@@ -114,6 +114,12 @@ impl ServerView {
         self.watch.listeners()
     }
 
+    /// Its effective backlog, of all its listeners together.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        self.watch.backlog()
+    }
+
     /// The processes, and threads with tables of their own, that hold the listener.
     pub fn processes(&self) -> impl Iterator<Item = ProcessView> + '_ {
         self.watch.processes()

@@ -4,7 +4,7 @@ use super::make::Draft;
 use super::{Code, Evidence, Stop, Tally};
 use crate::host::ceilings::CONNTRACK;
 use crate::kernel::errno::name as errno_name;
-use crate::render::{count, plural};
+use crate::render::{count, plural, shell_word};
 
 /// The errno that most failed dials met, where no dial succeeded.
 fn only_failures(t: &Tally) -> Option<(i32, u64)> {
@@ -15,10 +15,11 @@ fn only_failures(t: &Tally) -> Option<(i32, u64)> {
     failed.max_by_key(|(_, times)| **times).map(|(errno, times)| (*errno, *times))
 }
 
-/// The address of the target without its port; `ADDRESS` of a unix socket.
+/// The address of the target as `ip route get` takes it, without port and zone.
 fn host(t: &Tally) -> &str {
     let host = t.target.rsplit_once(':').map_or("ADDRESS", |(host, _)| host);
-    host.trim_matches(['[', ']'])
+    let host = host.trim_matches(['[', ']']);
+    host.split_once('%').map_or(host, |(host, _)| host)
 }
 
 /// What every dial met.
@@ -104,7 +105,10 @@ fn no_way_through_the_file(t: &Tally, met: (i32, u64)) -> Draft {
         _ => {
             let summary = format!("This user may not connect to {target}.");
             let path = target.strip_prefix("unix:").unwrap_or(target);
-            let look = format!("the file's mode and its folders': namei -l {path}");
+            let look = format!(
+                "the file's mode and its folders': namei -l {}",
+                shell_word(path)
+            );
             (Code::PathRejected, summary, look)
         }
     };
@@ -129,7 +133,10 @@ pub(super) fn unreachable(t: &Tally, _: &Evidence) -> Option<Draft> {
     );
     if no_way {
         let summary = format!("No way leads to {}: {name}.", t.target);
-        let route = format!("ip route get {}", host(t));
+        let route = match t.client.loopback && met.0 == libc::ENETUNREACH {
+            true => "the loopback interface is down: ip link set lo up (root)".to_owned(),
+            false => format!("ip route get {}", host(t)),
+        };
         let draft = if met.0 == libc::EHOSTUNREACH {
             Draft::likely(Code::PathUnreachable, summary).or(
                 Code::PathRejected,
@@ -177,8 +184,10 @@ pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
     if t.established > 0 || !t.errors.is_empty() || t.dialed == 0 {
         return None;
     }
-    let dials = plural(t.unanswered, "dial");
-    let summary = format!("Not one of {dials} to {} was answered.", t.target);
+    let summary = match t.unanswered {
+        1 => format!("The one dial to {} was not answered.", t.target),
+        n => format!("Not one of {} to {} was answered.", plural(n, "dial"), t.target),
+    };
     let rule = "find the rule that drops: nft list ruleset (root), iptables-save (root)";
     if e.sees_server && e.listener.is_some() {
         let summary = format!("{summary} Its listener is there and its queue is empty.");

@@ -3,6 +3,7 @@
 use crate::fixtures::Server;
 use crate::fixtures::netns::Netns;
 use crate::fixtures::probe::Probe;
+use crate::fixtures::rights::ForNobody;
 
 const TARGET: &str = "192.0.2.2:2000";
 
@@ -32,6 +33,20 @@ fn named_its_limits_are_told_apart() {
     assert!((80..100).contains(&outcome.held()), "{outcome}");
     outcome.fills(20);
     assert!(outcome.remedies()[0].contains(&server.pid().to_string()), "{outcome}");
+}
+
+#[test]
+fn entering_a_namespace_takes_a_right() {
+    let Some(netns) = Netns::new() else { return };
+    let Some(nobody) = ForNobody::copy() else { return };
+    let server = Server::start_in(&netns, &["--listen", "127.0.0.1:2000"]);
+    for name in [netns.name.clone(), server.pid().to_string()] {
+        let (exit, says) = Probe::of("127.0.0.1:2000")
+            .by_program(nobody.words())
+            .with(&["--target-netns", &name])
+            .refused();
+        assert!(exit == 3 && says.contains("cannot be entered"), "{exit} {says}");
+    }
 }
 
 #[test]

@@ -58,7 +58,11 @@ impl Dialer {
                 return Ok(SCOUTED_US);
             }
             if !self.shared.reserve() {
+                self.all_are_open = true;
                 return Ok(NAP_US);
+            }
+            if std::mem::take(&mut self.all_are_open) {
+                self.shared.schedule.resume(now);
             }
             let due = match self.shared.schedule.take(now, scouting) {
                 Permit::Due(due) => due,

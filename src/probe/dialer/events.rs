@@ -104,6 +104,7 @@ impl Dialer {
         let g = &self.gauges;
         drop_one(&g.in_flight);
         bump(&g.established);
+        g.established_at_us.store(now, Relaxed);
         bump(&g.open);
         if g.elders.load(Relaxed) < ELDERS {
             self.elders.insert(place);

@@ -106,6 +106,8 @@ pub struct Dialer {
     kernel_ports: bool,
     not_before_us: u64,
     pause_us: u64,
+    /// Whether, when it last wished to dial, all that was asked for were open.
+    all_are_open: bool,
     confirmer: Confirmer,
     serving: Serving,
     closings: Closings,
@@ -150,6 +152,7 @@ impl Dialer {
             kernel_ports: false,
             not_before_us: 0,
             pause_us: 0,
+            all_are_open: false,
             confirmer: Confirmer::default(),
             serving: Serving::default(),
             closings: Closings::default(),
