@@ -44,7 +44,7 @@ pub(super) fn print(
     }
     let mut lines = planned(&prepared, &target);
     if starts.is_none() {
-        lines.extend(view.as_ref().map(listener));
+        lines.splice(1..1, view.as_ref().map(listener));
     }
     lines.extend(binding.map(|(n, name, source)| {
         format!("predicted  {}: {name} ({source})", plural(n, "connection"))

@@ -17,6 +17,7 @@ use super::target::{Endpoint, TargetError};
 use super::tuples::Tuples;
 use crate::host::{ProcRoot, sysctl};
 use crate::record::Warning;
+use crate::sockets::model::UnixName;
 
 /// How long the trial dial to one of a name's addresses may take.
 const TRIAL: Duration = Duration::from_secs(1);
@@ -116,6 +117,8 @@ struct Candidate {
     view: Option<ServerView>,
     standing: safety::Standing,
     permission: Permission,
+    /// Whether the server is in another network namespace.
+    elsewhere: bool,
 }
 
 /// Checks the addresses and decides.
@@ -166,8 +169,7 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         evidence: request.evidence,
         confirm: request.confirm,
         is_http: request.is_http,
-        is_quick: chosen.endpoint.is_loopback()
-            || (is_here && request.target_netns.is_none()),
+        is_quick: chosen.endpoint.is_loopback() || (is_here && !chosen.elsewhere),
         service: request.service,
         stop_at_latency: request.stop_at_latency,
         target_netns: request.target_netns,
@@ -198,13 +200,26 @@ fn candidate(
         }
         Err(other) => return Err(other.into()),
     };
+    let elsewhere = view.as_ref().is_some_and(ServerView::is_elsewhere);
+    if let Some(name) = netns.filter(|_| elsewhere && is_of_one_namespace(endpoint)) {
+        let (endpoint, name) = (endpoint.to_string(), name.to_owned());
+        return Err(Refusal::OwnInside { endpoint, name }.into());
+    }
     let standing = view
         .as_ref()
         .map_or_else(|| Ok(safety::Standing::default()), ServerView::standing);
     let standing = standing.map_err(PrepareError::Addresses)?;
     let permission = safety::permit(endpoint, standing, request.authorized, request.max)?;
     let endpoint = endpoint.clone();
-    Ok(Candidate { endpoint, view, standing, permission })
+    Ok(Candidate { endpoint, view, standing, permission, elsewhere })
+}
+
+/// Whether an address leads to the dialer's own network namespace, whichever that is.
+fn is_of_one_namespace(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Endpoint::Unix(name) => matches!(name, UnixName::Abstract(_)),
+    }
 }
 
 /// The first address that a listener here answers for; else the first that a trial dial

@@ -66,6 +66,11 @@ pub enum Refusal {
          machine may answer; if that may be probed, add --authorized --max N"
     )]
     NoListener(SocketAddr),
+    #[error(
+        "{endpoint} is each namespace's own: from here it leads to this one; write \
+         `ip netns exec {name} sockscope probe {endpoint}`"
+    )]
+    OwnInside { endpoint: String, name: String },
     #[error("{0} is not this host: --authorized also needs --max N, a bound on the load")]
     NoMax(SocketAddr),
 }

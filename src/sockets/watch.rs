@@ -66,7 +66,10 @@ impl ListenerWatch {
             };
             Netns::open(name).map_err(refused).map(|ns| (name.to_owned(), ns))
         });
-        let netns = netns.transpose()?;
+        let own = Netns::current().and_then(|own| own.inode()).ok();
+        // One's own needs not be entered, which takes a right.
+        let is_other = |ns: &Netns| own.is_none() || ns.inode().ok() != own;
+        let netns = netns.transpose()?.filter(|(_, ns)| is_other(ns));
         let diag = match &netns {
             None => SockDiag::open(),
             Some((name, ns)) => ns

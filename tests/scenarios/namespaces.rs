@@ -50,6 +50,23 @@ fn entering_a_namespace_takes_a_right() {
 }
 
 #[test]
+fn a_loopback_address_is_each_namespaces_own() {
+    let Some(netns) = Netns::new() else { return };
+    let abstract_name = format!("unix:@sockscope-inside-{}", std::process::id());
+    for listen in ["127.0.0.1:2000", "[::1]:2000", &abstract_name] {
+        let server = Server::start_in(&netns, &["--listen", listen]);
+        let pid = server.pid().to_string();
+        let probe = || Probe::of(listen).with(&["--target-netns", &pid, "--max", "20"]);
+        let (exit, says) = probe().refused();
+        assert!(exit == 2 && says.contains("each namespace's own"), "{exit} {says}");
+        // Named from within, it is the one that is dialed.
+        let outcome = probe().inside(&netns).run();
+        outcome.is("requested", "certain");
+        outcome.holds(20);
+    }
+}
+
+#[test]
 fn not_named_it_is_somebody_elses() {
     let Some((here, there)) = Netns::linked() else { return };
     let server = Server::start_in(&there, &["--listen", TARGET]);
