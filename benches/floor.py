@@ -245,8 +245,8 @@ def report(fd_limit):
           "until its last\n  thread is done")
     print("- sockscope: `sockscope probe 127.0.0.1:PORT --max N --hold 3s --time-limit 5m "
           "--format json`;\n  the rate is `result.rate_per_s`: N / time from the start to "
-          "the last connection, seen\n  every 20 ms. A run counts if all N are accepted by "
-          "the server's own table, and still\n  after 3 s. Tenths are from "
+          "the last connection.\n  A run counts if all N are accepted by "
+          "the server's own table, and still after 3 s.\n  Tenths are from "
           "`timeline.ndjson`")
     print("- server memory: `sockscope serve --fd-tables auto`, VmHWM\n"
           "- tenths of the floor: sockets in use in `/proc/net/sockstat`, every 20 ms")

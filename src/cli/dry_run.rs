@@ -5,40 +5,57 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use crate::host::ceilings::Unit;
+use crate::host::ceilings::{Ceiling, NOFILE_SOFT, Unit};
 use crate::probe::ceilings;
 use crate::probe::prepare::Prepared;
-use crate::render::{bytes, count, plural, rate, seconds};
+use crate::probe::run::raise_nofile;
+use crate::probe::server_view::ServerView;
+use crate::render::{bytes, count, escaped, plural, rate, seconds};
 
 /// Prints the plan; `starts` is the fd limit of the server that would be started.
 pub(super) fn print(
-    prepared: &Prepared,
+    mut prepared: Prepared,
     starts: Option<u64>,
     as_json: bool,
 ) -> io::Result<()> {
-    let Prepared { plan, view, tuples, proc_root, .. } = prepared;
+    if let Some(view) = &mut prepared.view {
+        view.begin();
+    }
+    let Prepared { plan, view, tuples, proc_root, .. } = &prepared;
     let all = ceilings(plan, tuples.as_ref(), view.as_ref(), proc_root);
-    let bounds = all.iter().map(|c| (c.room, c.name.clone()));
-    let server = starts.map(|n| (n, "RLIMIT_NOFILE of the reference server".to_owned()));
-    let asked = plan.max.map(|n| (n, "--max".to_owned()));
-    let binding = bounds.chain(server).chain(asked).min_by_key(|(n, _)| *n);
+    let bounds = all.iter().map(|c| (c.room, c.name.as_str(), c.source.as_str()));
+    let server = starts.map(|n| (n, NOFILE_SOFT, "of the reference server"));
+    let asked = plan.max.map(|n| (n, "--max", "as it was asked for"));
+    let binding = bounds.chain(server).chain(asked).min_by_key(|(n, ..)| *n);
     let target = match starts {
         Some(_) => "a reference server, which would be started".to_owned(),
         None => plan.endpoint.to_string(),
     };
-    let mut out = io::stdout().lock();
     if as_json {
         let document = json!({
             "target": target,
             "max": plan.max,
             "rate_per_s": plan.rate,
-            "predicted": binding.as_ref().map(|(n, _)| n),
-            "binding": binding.as_ref().map(|(_, name)| name),
+            "predicted": binding.map(|(n, ..)| n),
+            "binding": binding.map(|(_, name, _)| name),
             "ceilings": all,
         });
-        serde_json::to_writer_pretty(&mut out, &document)?;
-        return finish(writeln!(out));
+        return show(&format!("{document:#}"));
     }
+    let mut lines = planned(&prepared, &target);
+    if starts.is_none() {
+        lines.splice(1..1, view.as_ref().map(listener));
+    }
+    lines.extend(binding.map(|(n, name, source)| {
+        format!("predicted  {}: {name} ({source})", plural(n, "connection"))
+    }));
+    lines.extend(table(&all));
+    show(&lines.join("\n"))
+}
+
+/// What would be done, in words.
+fn planned(prepared: &Prepared, target: &str) -> Vec<String> {
+    let Prepared { plan, tuples, .. } = prepared;
     let sources = tuples.as_ref().map_or("no address".into(), |t| {
         let n = t.sources().len() as u64;
         let first = t.sources().at(0, 0).ip();
@@ -48,7 +65,7 @@ pub(super) fn print(
             format!("{first} and {} more", count(n - 1))
         }
     });
-    let mut lines = vec![
+    vec![
         format!("target     {target}"),
         format!(
             "would dial {} from {sources}",
@@ -60,7 +77,7 @@ pub(super) fn print(
         format!(
             "at         {}, by {}, in {}",
             plan.rate.map_or("as fast as it goes".into(), rate),
-            plural(plan.threads as u64, "thread"),
+            plural(plan.filling(raise_nofile().0) as u64, "thread"),
             super::probe::tables(plan.fd_tables),
         ),
         format!(
@@ -68,14 +85,31 @@ pub(super) fn print(
             seconds(plan.time_limit.as_secs_f64()),
             seconds(plan.hold.as_secs_f64())
         ),
-    ];
-    if let Some((n, name)) = &binding {
-        lines.push(format!("predicted  {}: {name}", plural(*n, "connection")));
+    ]
+}
+
+/// Who would be loaded, as this host's tables show it.
+fn listener(view: &ServerView) -> String {
+    if view.listeners().is_empty() {
+        return "listener   none is found here: dials would be refused".to_owned();
     }
+    let names = view.processes().map(|p| format!("{}[{}]", escaped(&p.comm), p.pid));
+    let mut names: Vec<String> = names.collect();
+    names.dedup();
+    let who = match &names[..] {
+        [] => "of a process that cannot be seen".to_owned(),
+        [one] => one.clone(),
+        [first, rest @ ..] => format!("{first} and {} more", count(rest.len() as u64)),
+    };
+    format!("listener   {who}, backlog {}", count(view.backlog()))
+}
+
+/// The ceilings on the way, a line each.
+fn table(all: &[Ceiling]) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["CEILING", "VALUE", "IN USE", "ROOM", "SOURCE"]);
-    for ceiling in &all {
+    for ceiling in all {
         let show = |n| if ceiling.unit == Unit::Bytes { bytes(n) } else { count(n) };
         table.add_row([
             ceiling.name.clone(),
@@ -91,12 +125,11 @@ pub(super) fn print(
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let table: Vec<String> = table.lines().map(|l| l.trim_end().to_owned()).collect();
-    finish(writeln!(out, "{}\n{}", lines.join("\n"), table.join("\n")))
+    table.lines().map(|l| l.trim_end().to_owned()).collect()
 }
 
-fn finish(written: io::Result<()>) -> io::Result<()> {
-    match written {
+fn show(text: &str) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }

@@ -44,6 +44,11 @@ impl Failure {
         Self { exit: Exit::Usage, error: anyhow::anyhow!("{message}") }
     }
 
+    /// Interrupted before anything was done.
+    pub fn interrupted(message: impl Display) -> Self {
+        Self { exit: Exit::Interrupted, error: anyhow::anyhow!("{message}") }
+    }
+
     /// A right or a resource that is lacking.
     pub fn lacking(error: impl Into<anyhow::Error>) -> Self {
         Self { exit: Exit::Lacking, error: error.into() }

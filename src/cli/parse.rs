@@ -32,7 +32,10 @@ pub fn count_from_1(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A duration with its unit: `2s`, `150ms`, `1m 30s`.
+/// The longest duration that makes sense here.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// A duration with its unit: `2s`, `150ms`, `1m 30s`; at most a year.
 ///
 /// # Errors
 /// One line that says how a duration is written.
@@ -42,8 +45,10 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     {
         return Err("a duration needs a unit: 2s, 150ms".into());
     }
-    humantime::parse_duration(text)
-        .map_err(|_| "a duration is written 2s, 150ms or 1m30s".into())
+    match humantime::parse_duration(text) {
+        Ok(long) if long > DURATION_MAX => Err("at most 365d".into()),
+        parsed => parsed.map_err(|_| "a duration is written 2s, 150ms or 1m30s".into()),
+    }
 }
 
 /// A duration longer than none, as [`duration`] reads it.
@@ -215,6 +220,10 @@ mod tests {
             assert!(duration(text).unwrap_err().contains("is written"), "{text}");
         }
         assert!(duration_above_0("0ms").is_err());
+        assert_eq!(duration("365d"), Ok(DURATION_MAX));
+        for text in ["366d", "999999999999999h", "99999999999999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 
     #[test]

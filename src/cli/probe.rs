@@ -1,9 +1,10 @@
 //! `sockscope probe`: arguments to a request, and what was learned to an exit code.
 
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
@@ -19,12 +20,13 @@ use super::{dry_run, parse, summary};
 use crate::host::ProcRoot;
 use crate::host::memory::memory;
 use crate::probe::plan::{Close, EvidenceMode, Pairs};
-use crate::probe::prepare::{Prepared, Request, prepare};
+use crate::probe::prepare::{PrepareError, Prepared, Request, prepare};
 use crate::probe::remote::RemoteError;
 use crate::probe::run::{Outcome, Surroundings, raise_nofile, run as run_probe};
+use crate::probe::server_view::ViewError;
 use crate::probe::service::Service;
 use crate::probe::sources::SourceRange;
-use crate::probe::target::Target;
+use crate::probe::target::{Endpoint, Target};
 use crate::record::RunFolder;
 use crate::render::{plural, seconds};
 
@@ -41,6 +43,7 @@ const FLOOR_PART: u64 = 20;
 /// Ctrl-C or SIGTERM ends it in order: everything is closed and the record written, exit
 /// code 130. A second one ends it at once.
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub(super) struct Args {
     /// What to probe: host:port, PORT, tcp://host:port, http://host:port/path, unix:/path
     /// or unix:@name
@@ -55,19 +58,19 @@ pub(super) struct Args {
     rate: Option<f64>,
 
     /// Hold what was opened for so long, and watch what drops out
-    #[arg(long, value_name = "TIME", value_parser = parse::duration, default_value = "2s")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::duration, default_value = "2s")]
     hold: Duration,
 
     /// End the dialing after so long
-    #[arg(long, value_name = "TIME", value_parser = parse::duration_above_0, default_value = "60s")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::duration_above_0, default_value = "60s")]
     time_limit: Duration,
 
     /// Without growth for so long, a limit is reached
-    #[arg(long, value_name = "TIME", value_parser = parse::duration_above_0, default_value = "3s")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::duration_above_0, default_value = "3s")]
     patience: Duration,
 
     /// How long one dial may take
-    #[arg(long, value_name = "TIME", value_parser = parse::duration_above_0, default_value = "10s")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::duration_above_0, default_value = "10s")]
     connect_timeout: Duration,
 
     /// Threads that dial at a time [default: one a core]
@@ -177,75 +180,45 @@ fn pairs(text: &str) -> Result<Pairs, String> {
     Ok(Pairs::Some(usize::try_from(n).unwrap_or(usize::MAX)))
 }
 
+/// What is to be probed: the target as it was understood, and its addresses.
+struct Goal {
+    endpoints: Vec<Endpoint>,
+    is_http: bool,
+    given: String,
+}
+
+impl Goal {
+    fn of(target: &Target, given: &str) -> Result<Self, Failure> {
+        let is_http = matches!(target, Target::Http { .. });
+        let endpoints = target.resolve().map_err(Failure::usage)?;
+        Ok(Self { endpoints, is_http, given: given.to_owned() })
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
-    let format = if args.json { Format::Json } else { args.format };
     let (soft_before, hard) = nofile();
     let target = args.target.as_deref().map(Target::parse).transpose();
     let target = target.map_err(Failure::usage)?;
     let service = args.served.service(target.as_ref()).map_err(Failure::usage)?;
+    let goal = target.as_ref().zip(args.target.as_deref());
+    let goal = goal.map(|(target, given)| Goal::of(target, given)).transpose()?;
     let embedded_limit = hard.min(super::embedded::FD_LIMIT);
     if args.dry_run {
-        let stand_in = Target::Tcp { host: "127.0.0.1".into(), port: 9 };
-        let starts = target.is_none().then_some(embedded_limit);
-        let prepared = prepare(request(args, target.unwrap_or(stand_in), service, None))
-            .map_err(Failure::usage)?;
-        let json = format == Format::Json;
-        dry_run::print(&prepared, starts, json).map_err(|error| {
-            Failure::lacking(
-                anyhow::Error::new(error).context("the plan cannot be printed"),
-            )
-        })?;
-        return Ok(Exit::Done);
+        return show_plan(args, goal, service, embedded_limit, &output);
     }
-    let mut folder = match (&target, args.no_record) {
-        (_, true) => None,
-        (target, false) => Some(make_folder(args, target.as_ref())?),
+    let interrupted = heed_signals()?;
+    let mut folder = match args.no_record {
+        true => None,
+        false => Some(make_folder(args)?),
     };
-    let discard = |folder: Option<RunFolder>| {
+    let begun = begin(args, goal, service, embedded_limit, &interrupted);
+    let (prepared, embedded) = begun.inspect_err(|_| {
         // Nothing was measured: an empty run is none.
-        if let Some(folder) = folder {
+        if let Some(folder) = folder.take() {
             folder.discard();
         }
-    };
-    let embedded = match &target {
-        Some(_) => None,
-        None => match Embedded::start(embedded_limit) {
-            Ok(embedded) => Some(embedded),
-            Err(error) => {
-                discard(folder);
-                return Err(Failure::lacking(error));
-            }
-        },
-    };
-    let given = embedded.as_ref().map(|server| server.address.clone());
-    let target =
-        match target.map_or_else(|| Target::parse(given.as_deref().unwrap_or("")), Ok) {
-            Ok(target) => target,
-            Err(error) => {
-                discard(folder);
-                return Err(Failure::usage(error));
-            }
-        };
-    let mut prepared = match prepare(request(args, target, service, given)) {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            discard(folder);
-            return Err(Failure::usage(error));
-        }
-    };
-    let interrupted = heed_signals()?;
-    match prepared.begin_evidence(&interrupted) {
-        Ok(()) => {}
-        Err(error) => {
-            discard(folder);
-            if matches!(error, RemoteError::Interrupted) {
-                output.note(&error.to_string());
-                return Ok(Exit::Interrupted);
-            }
-            return Err(Failure::lacking(error));
-        }
-    }
+    })?;
     announce(&output, &prepared, embedded.is_some(), soft_before);
     let outcome =
         probe(prepared, folder.as_mut(), embedded.is_some(), &interrupted, &output)?;
@@ -253,7 +226,7 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         output.note(&warning.message);
     }
     let path = folder.as_ref().map(RunFolder::path);
-    let printed = match format {
+    let printed = match args.format() {
         Format::Json => print_json(&outcome),
         Format::Table => summary::print(&outcome, path, &output),
     };
@@ -271,24 +244,86 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     })
 }
 
+/// Prepares the probe of `goal`, or else of a server that it starts for it.
+fn begin(
+    args: &Args,
+    goal: Option<Goal>,
+    service: Option<Service>,
+    embedded_limit: u64,
+    interrupted: &AtomicBool,
+) -> Result<(Prepared, Option<Embedded>), Failure> {
+    let (goal, embedded) = match goal {
+        Some(goal) => (goal, None),
+        None => {
+            let server = Embedded::start(embedded_limit).map_err(Failure::lacking)?;
+            let target = Target::parse(&server.address).map_err(Failure::usage)?;
+            (Goal::of(&target, &server.address)?, Some(server))
+        }
+    };
+    let mut prepared = prepare(request(args, goal, service)).map_err(not_begun)?;
+    prepared.begin_evidence(interrupted).map_err(|error| match error {
+        RemoteError::Interrupted => Failure::interrupted(error),
+        error => Failure::lacking(error),
+    })?;
+    if interrupted.load(Relaxed) {
+        return Err(Failure::interrupted("interrupted before anything was dialed"));
+    }
+    Ok((prepared, embedded))
+}
+
+/// What was asked for means nothing or is refused; or this host lacks a right.
+fn not_begun(error: PrepareError) -> Failure {
+    match error {
+        PrepareError::View(ViewError::NetnsClosed { .. })
+        | PrepareError::Addresses(_) => Failure::lacking(error),
+        _ => Failure::usage(error),
+    }
+}
+
+/// Prints what would be done, and opens nothing.
+fn show_plan(
+    args: &Args,
+    goal: Option<Goal>,
+    service: Option<Service>,
+    embedded_limit: u64,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let starts = goal.is_none().then_some(embedded_limit);
+    let goal = goal.unwrap_or_else(|| {
+        let stand_in = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        let endpoints = vec![Endpoint::Tcp(stand_in)];
+        Goal { endpoints, is_http: false, given: String::new() }
+    });
+    let prepared = prepare(request(args, goal, service)).map_err(not_begun)?;
+    for warning in &prepared.warnings {
+        output.note(&warning.message);
+    }
+    dry_run::print(prepared, starts, args.format() == Format::Json).map_err(|error| {
+        Failure::lacking(anyhow::Error::new(error).context("the plan cannot be printed"))
+    })?;
+    Ok(Exit::Done)
+}
+
+impl Args {
+    fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
 fn nofile() -> (u64, u64) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX))
 }
 
-fn request(
-    args: &Args,
-    target: Target,
-    service: Option<Service>,
-    given: Option<String>,
-) -> Request {
+fn request(args: &Args, goal: Goal, service: Option<Service>) -> Request {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let proc_root = ProcRoot::new(&args.proc_root);
     let part = memory(&proc_root).map_or(0, |m| m.total_bytes / FLOOR_PART);
     let threads = args.threads.and_then(|n| usize::try_from(n).ok());
     Request {
-        given: given.or(args.target.clone()).unwrap_or_default(),
-        target,
+        endpoints: goal.endpoints,
+        is_http: goal.is_http,
+        given: goal.given,
         max: args.max,
         rate: args.rate,
         hold: args.hold,
@@ -319,11 +354,8 @@ fn request(
     }
 }
 
-fn make_folder(args: &Args, target: Option<&Target>) -> Result<RunFolder, Failure> {
-    let name = match (&args.target, target) {
-        (Some(given), Some(_)) => given.as_str(),
-        _ => "reference-server",
-    };
+fn make_folder(args: &Args) -> Result<RunFolder, Failure> {
+    let name = args.target.as_deref().unwrap_or("reference-server");
     RunFolder::create(&args.out, SystemTime::now(), name).map_err(Failure::usage)
 }
 

@@ -23,6 +23,7 @@ const LONGEST_REJECTION: usize = 4096;
 ///
 /// It serves until SIGTERM or Ctrl-C, and prints the address that it got.
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub(super) struct Args {
     /// How connections are turned into work
     #[arg(long, value_enum, default_value_t = ModelName::Event)]
@@ -65,7 +66,7 @@ pub(super) struct Args {
     fd_limit: Option<u64>,
 
     /// Wait so long before each accept
-    #[arg(long, value_name = "TIME", value_parser = parse::duration_above_0, help_heading = "Faults")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::duration_above_0, help_heading = "Faults")]
     accept_delay: Option<Duration>,
 
     /// Listen, but never accept
@@ -78,7 +79,7 @@ pub(super) struct Args {
     stop_accepting_after: Option<u64>,
 
     /// Close a connection that is silent for so long
-    #[arg(long, value_name = "TIME", value_parser = parse::duration_above_0, help_heading = "Faults")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::duration_above_0, help_heading = "Faults")]
     idle_timeout: Option<Duration>,
 
     /// Exit with code 1 right after accepting the Nth

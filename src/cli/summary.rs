@@ -151,6 +151,16 @@ fn verdict(run: &Run, style: Style) -> Vec<String> {
     for (i, remedy) in v.remedy.iter().enumerate() {
         lines.push(field(if i == 0 { "raise it" } else { "" }, remedy));
     }
+    if run.target.embedded && !v.remedy.is_empty() {
+        let limit = run
+            .result
+            .fds
+            .server_limit
+            .map_or(String::new(), |limit| format!(" --fd-limit {limit}"));
+        let how =
+            format!("that server has ended; one to try it on: sockscope serve{limit}");
+        lines.push(field("", &how));
+    }
     // Where not one dial succeeded, the next ceiling is of no interest yet.
     let next = v.next.as_ref().filter(|_| run.result.counts.established > 0);
     lines.extend(next.map(|next| field("then", &next.text)));
@@ -160,9 +170,13 @@ fn verdict(run: &Run, style: Style) -> Vec<String> {
 fn numbers(run: &Run) -> Vec<String> {
     let r = &run.result;
     let mut lines = vec![field("counted", &counted(run))];
+    let tables = match r.fds.server_tables {
+        Some(n) if n > 1 => format!(" in the fullest of {}", plural(n.into(), "table")),
+        _ => String::new(),
+    };
     let server = match (r.fds.server_open, r.fds.server_limit) {
         (Some(open), Some(limit)) => {
-            format!("server {} of {}; ", count(open), count(limit))
+            format!("server {} of {}{tables}; ", count(open), count(limit))
         }
         (Some(open), None) => format!("server {}; ", count(open)),
         _ => String::new(),

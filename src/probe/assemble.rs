@@ -1,6 +1,7 @@
 //! From what was found to what is recorded: the pairs, the verdict, the run.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 use super::dialer::{ClientEnd, Report};
 use super::latency::LatencySeen;
@@ -19,7 +20,7 @@ use crate::record::{
     self, Confirmation, Counts, Ended, Fds, Level, MemoryUse, PairRow, Phantoms, Run,
     RunResult, Target, TargetKind, Warning,
 };
-use crate::render::{count, micros};
+use crate::render::{count, micros, shell_word};
 use crate::verdict::{Client, Latency, Stop, Tally, judge};
 
 /// A dial that began this much after it was due makes the client a limit of its own.
@@ -248,6 +249,7 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
         duration_s: f.ramp_s,
         growth_per_s: f.growth_per_s,
         client: Client {
+            program: program(),
             fds_open: f.client_fds,
             fds_spare: f.spare_fds,
             fd_limit: f.fd_limit.0,
@@ -267,6 +269,19 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
             rate_per_s: plan.rate,
             late_max_us: t.late_max_us,
         },
+    }
+}
+
+/// How root calls this program. sudo(8) as a rule looks into the folders of the system
+/// alone.
+fn program() -> String {
+    const SYSTEM: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
+    let file = std::env::current_exe().unwrap_or_default();
+    match (file.parent(), file.file_name()) {
+        (Some(folder), Some(name)) if !SYSTEM.iter().any(|s| folder == Path::new(s)) => {
+            shell_word(&folder.join(name).to_string_lossy())
+        }
+        _ => env!("CARGO_PKG_NAME").to_owned(),
     }
 }
 
@@ -317,84 +332,10 @@ fn confirmation(f: &Findings) -> Confirmation {
 
 /// Judges, and puts the run together.
 pub(super) fn run(parts: &Parts<'_>) -> Run {
-    let (plan, f) = (parts.plan, parts.findings);
-    let confirm = parts.shared.confirm;
+    let plan = parts.plan;
     let (held, level) = held(parts);
-    let half_open = confirm.then_some(f.settled.half_open);
-    let (deferred, half_open) =
-        if parts.shared.defers() { (half_open, Some(0)) } else { (None, half_open) };
     let tally = tally(parts, held, level);
-    let verdict = judge(&tally, &f.evidence);
-    let t = &f.after;
-    let tables = f.evidence.owners.iter().map(|o| &o.process);
-    let server_fds = tables
-        .filter_map(|p| Some((p.open_fds?, p.nofile_soft)))
-        .max_by_key(|(open, _)| *open);
-    let phantoms = f.server.map(|s| s.phantoms);
-    let cookie = confirm.then_some(f.settled.phantoms);
-    let errors = tally.errors.iter().map(|(e, n)| (errno::name(*e), *n));
-    let at_peak = &f.settled;
-    let refused: u64 = f.refusals.values().sum();
-    let others = [
-        ("timeout", at_peak.timed_out),
-        ("unanswered", at_peak.abandoned),
-        ("closed", at_peak.closed_silent + at_peak.closed_answered),
-        ("rejected", at_peak.closed_after_words.saturating_sub(refused)),
-        ("reset", at_peak.closed_reset),
-        ("phantom", at_peak.phantoms),
-    ];
-    let met = others.iter().filter(|(_, n)| *n > 0);
-    let others = met.map(|(name, n)| ((*name).to_owned(), *n));
-    let others = others.chain(named(&f.refusals));
-    let result = RunResult {
-        practical_max: held,
-        level,
-        counts: Counts {
-            dialed: t.dialed,
-            established: t.established,
-            confirmed: confirm.then_some(f.settled.confirmed),
-            queued: f.server.map(|s| s.queued),
-            accepted: f.server.map(|s| s.accepted),
-            served: parts.shared.service.as_ref().map(|_| f.settled.served),
-            deferred: f.server.map(|s| s.deferred).or(deferred),
-        },
-        phantoms: Phantoms {
-            cookie,
-            request_socket: f
-                .server
-                .map(|s| s.half_open)
-                .or(half_open.filter(|_| confirm)),
-            total: phantoms.or(cookie.zip(half_open).map(|(c, h)| c + h)),
-        },
-        unserved: named(&f.unserved),
-        ended: (f.closings.aged > 0).then_some(Ended {
-            connections: f.closings.aged,
-            p10_ms: f.closings.p10_ms,
-            p50_ms: f.closings.p50_ms,
-            p90_ms: f.closings.p90_ms,
-        }),
-        held_peak: match level {
-            Level::Accepted => f.server.map_or(held, |s| s.accepted).max(held),
-            _ => f.peak.max(held),
-        },
-        duration_s: parts.shared.started.elapsed().as_secs_f64(),
-        rate_per_s: parts.rate_per_s,
-        errors: errors.chain(others).collect(),
-        confirmation: confirm.then(|| confirmation(f)),
-        connect_latency_us: None,
-        reply_latency_us: None,
-        memory: MemoryUse {
-            client_rss_bytes: own_resident(parts.proc_root).map_or(0, |r| r.peak_bytes),
-            kernel_bytes_per_socket: f.kernel_bytes_per_socket,
-        },
-        fds: Fds {
-            client_open: f.client_fds,
-            client_limit: f.fd_limit.0,
-            client_tables: u32::try_from(t.tables).unwrap_or(u32::MAX),
-            server_open: server_fds.map(|(open, _)| open),
-            server_limit: server_fds.and_then(|(_, limit)| limit),
-        },
-    };
+    let verdict = judge(&tally, &parts.findings.evidence);
     let command = plan.command_line.iter().map(Into::into);
     Run {
         target: Target {
@@ -409,12 +350,101 @@ pub(super) fn run(parts: &Parts<'_>) -> Run {
             netns: plan.target_netns.clone(),
             seen_by: None,
         },
-        plan: planned(plan, t.tables),
+        plan: planned(plan, parts.findings.after.tables),
         environment: environment(parts.proc_root, command),
-        result,
+        result: result(parts, held, level),
         verdict,
         ..Run::default()
     }
+}
+
+/// The numbers; the latencies are added by who kept them.
+fn result(parts: &Parts<'_>, held: u64, level: Level) -> RunResult {
+    let f = parts.findings;
+    let confirm = parts.shared.confirm;
+    let half_open = confirm.then_some(f.settled.half_open);
+    let (deferred, half_open) =
+        if parts.shared.defers() { (half_open, Some(0)) } else { (None, half_open) };
+    let tables = f.evidence.owners.iter().map(|o| &o.process);
+    let server_fds = tables
+        .filter_map(|p| Some((p.open_fds?, p.nofile_soft)))
+        .max_by_key(|(open, _)| *open);
+    let cookie = confirm.then_some(f.settled.phantoms);
+    RunResult {
+        practical_max: held,
+        level,
+        counts: Counts {
+            dialed: f.after.dialed,
+            established: f.after.established,
+            confirmed: confirm.then_some(f.settled.confirmed),
+            queued: f.server.map(|s| s.queued),
+            accepted: f.server.map(|s| s.accepted),
+            served: parts.shared.service.as_ref().map(|_| f.settled.served),
+            deferred: f.server.map(|s| s.deferred).or(deferred),
+        },
+        phantoms: Phantoms {
+            cookie,
+            request_socket: f
+                .server
+                .map(|s| s.half_open)
+                .or(half_open.filter(|_| confirm)),
+            total: f
+                .server
+                .map(|s| s.phantoms)
+                .or(cookie.zip(half_open).map(|(c, h)| c + h)),
+        },
+        unserved: named(&f.unserved),
+        ended: (f.closings.aged > 0).then_some(Ended {
+            connections: f.closings.aged,
+            p10_ms: f.closings.p10_ms,
+            p50_ms: f.closings.p50_ms,
+            p90_ms: f.closings.p90_ms,
+        }),
+        held_peak: match level {
+            Level::Accepted => f.server.map_or(held, |s| s.accepted).max(held),
+            _ => f.peak.max(held),
+        },
+        duration_s: parts.shared.started.elapsed().as_secs_f64(),
+        rate_per_s: parts.rate_per_s,
+        errors: errors(parts),
+        confirmation: confirm.then(|| confirmation(f)),
+        connect_latency_us: None,
+        reply_latency_us: None,
+        memory: MemoryUse {
+            client_rss_bytes: own_resident(parts.proc_root).map_or(0, |r| r.peak_bytes),
+            kernel_bytes_per_socket: f.kernel_bytes_per_socket,
+        },
+        fds: Fds {
+            client_open: f.client_fds,
+            client_limit: f.fd_limit.0,
+            client_tables: u32::try_from(f.after.tables).unwrap_or(u32::MAX),
+            server_open: server_fds.map(|(open, _)| open),
+            server_limit: server_fds.and_then(|(_, limit)| limit),
+            server_tables: server_fds
+                .map(|_| u32::try_from(f.evidence.owners.len()))
+                .and_then(Result::ok),
+        },
+    }
+}
+
+/// Dials of which nothing was left at the peak, by what they met.
+fn errors(parts: &Parts<'_>) -> BTreeMap<String, u64> {
+    let (f, at_peak) = (parts.findings, &parts.findings.settled);
+    let refused: u64 = f.refusals.values().sum();
+    let others = [
+        ("timeout", at_peak.timed_out),
+        ("unanswered", at_peak.abandoned),
+        ("closed", at_peak.closed_silent + at_peak.closed_answered),
+        ("rejected", at_peak.closed_after_words.saturating_sub(refused)),
+        ("reset", at_peak.closed_reset),
+        ("phantom", at_peak.phantoms),
+    ];
+    let met = others.into_iter().filter(|(_, n)| *n > 0);
+    let by_errno = parts.errors.iter().map(|(e, n)| (errno::name(*e), *n));
+    by_errno
+        .chain(met.map(|(name, n)| (name.to_owned(), n)))
+        .chain(named(&f.refusals))
+        .collect()
 }
 
 fn text(bytes: &[u8]) -> String {

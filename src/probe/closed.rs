@@ -1,5 +1,7 @@
 //! What the ends of connections have in common: the summary of what all dialers saw.
 
+use hdrhistogram::Histogram;
+
 use super::dialer::Report;
 use crate::verdict::Closings;
 
@@ -8,16 +10,8 @@ const ORDERED_S: f64 = 4_000.0;
 
 /// Sums up: `settled` are the reports when dialing ended, `after` those after the hold.
 pub(super) fn summary(settled: &[Report], after: &[Report], ramp_s: f64) -> Closings {
-    let mut all = None;
-    for one in after.iter().filter_map(|r| r.closings.silent_ms.as_ref()) {
-        let all = all.get_or_insert_with(|| {
-            let mut empty = one.clone();
-            empty.reset();
-            empty
-        });
-        // The bounds are the same, so that nothing can fail to fit.
-        let _ = all.add(one);
-    }
+    let young = merged(after.iter().filter_map(|r| r.closings.young_us.as_ref()));
+    let all = merged(after.iter().filter_map(|r| r.closings.silent_ms.as_ref()));
     let at = |q| all.as_ref().map_or(0, |all| all.value_at_quantile(q));
     let (held_after, ended_after) = if ramp_s < ORDERED_S {
         let ended = settled.iter().flat_map(|r| r.closings.ended_since_us.kept());
@@ -27,13 +21,26 @@ pub(super) fn summary(settled: &[Report], after: &[Report], ramp_s: f64) -> Clos
         (0.0, 1.0)
     };
     Closings {
-        aged: all.as_ref().map_or(0, hdrhistogram::Histogram::len),
+        young_p50_us: young.map_or(0, |young| young.value_at_quantile(0.5)),
+        aged: all.as_ref().map_or(0, Histogram::len),
         p10_ms: at(0.1),
         p50_ms: at(0.5),
         p90_ms: at(0.9),
         held_after,
         ended_after,
     }
+}
+
+/// The sum of histograms that have the same bounds; None of none.
+fn merged<'a>(
+    mut parts: impl Iterator<Item = &'a Histogram<u64>>,
+) -> Option<Histogram<u64>> {
+    let mut sum = parts.next()?.clone();
+    for part in parts {
+        // The bounds are the same, so that nothing can fail to fit.
+        let _ = sum.add(part);
+    }
+    Some(sum)
 }
 
 /// By when they were established: the share of the held that came after the first of

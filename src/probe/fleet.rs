@@ -44,11 +44,12 @@ pub enum FleetNote {
 
 /// The sums of all dialers' gauges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // each is the sum of the gauge of the same name
+#[allow(missing_docs)] // each is the sum of the gauge of the same name, or the latest
 pub struct Totals {
     pub dialed: u64,
     pub in_flight: u64,
     pub established: u64,
+    pub established_at_us: u64,
     pub open: u64,
     pub failed: u64,
     pub timed_out: u64,
@@ -210,6 +211,8 @@ impl Fleet {
             t.dialed += g.dialed.load(Relaxed);
             t.in_flight += g.in_flight.load(Relaxed);
             t.established += g.established.load(Relaxed);
+            let at_us = g.established_at_us.load(Relaxed);
+            t.established_at_us = t.established_at_us.max(at_us);
             t.open += g.open.load(Relaxed);
             t.failed += g.failed.load(Relaxed);
             t.timed_out += g.timed_out.load(Relaxed);

@@ -57,6 +57,7 @@ pub(super) struct Keeper<'a> {
     phase: Option<Phase>,
     recent: VecDeque<(u64, u64)>,
     peak: u64,
+    /// Connections established, and when the last of them was, in µs.
     established: (u64, u64),
     failure: Option<String>,
 }
@@ -238,9 +239,7 @@ impl Observer for Keeper<'_> {
 
     fn look(&mut self, look: &Look) {
         self.peak = self.peak.max(look.held);
-        if look.totals.established > self.established.0 {
-            self.established = (look.totals.established, look.at_us);
-        }
+        self.established = (look.totals.established, look.totals.established_at_us);
         let every = if look.at_us < FIRST_MINUTE_US { EVERY_US } else { LATER_EVERY_US };
         let phase_goes_on = self.phase.replace(look.phase) == Some(look.phase);
         if phase_goes_on && self.last.is_some_and(|(at, _)| look.at_us < at + every) {

@@ -8,6 +8,9 @@ use super::service::Service;
 use super::sources::SourceRange;
 use super::target::Endpoint;
 
+/// Descriptors of an fd table that are not for connections, at the most.
+const SPARE_FDS: u64 = 8;
+
 /// How the client closes what it held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
@@ -86,6 +89,8 @@ pub struct Plan {
     pub stop_at_latency: Option<LatencyLimit>,
     /// Whether the target was given as http://….
     pub is_http: bool,
+    /// Whether dials do not leave this host, and so complete inside connect().
+    pub is_quick: bool,
     /// The network namespace that the server lives in, where it is not this one.
     pub target_netns: Option<String>,
     /// How many pairs of addresses are recorded.
@@ -102,10 +107,11 @@ pub struct Plan {
 
 impl Plan {
     /// How many threads dial at a time: one where few connections or a low rate are
-    /// asked for, since a second would only open a second fd table.
+    /// asked for, since a second would only open a second fd table. `fd_limit` is
+    /// RLIMIT_NOFILE of each.
     #[must_use]
-    pub fn filling(&self, table_capacity: u64) -> usize {
-        let few = self.max.is_some_and(|max| max <= table_capacity);
+    pub fn filling(&self, fd_limit: u64) -> usize {
+        let few = self.max.is_some_and(|max| max <= fd_limit.saturating_sub(SPARE_FDS));
         let slow = self.rate.is_some_and(|rate| rate < 10_000.0);
         let most = if few || slow { 1 } else { self.threads };
         most.min(self.fd_tables.unwrap_or(usize::MAX)).max(1)

@@ -1,5 +1,5 @@
-//! From what was asked to a plan that may be run: the target resolved and permitted, its
-//! sources checked. Nothing is opened but what a look needs.
+//! From what was asked to a plan that may be run: the target permitted, its sources
+//! checked. Nothing is opened but what a look needs.
 
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -13,10 +13,11 @@ use super::safety::{self, CAREFUL_RATE, Permission, Refusal};
 use super::server_view::{ServerView, ViewError};
 use super::service::Service;
 use super::sources::{Ports, SourceError, SourceRange, Sources};
-use super::target::{Endpoint, Target, TargetError};
+use super::target::{Endpoint, TargetError};
 use super::tuples::Tuples;
 use crate::host::{ProcRoot, sysctl};
 use crate::record::Warning;
+use crate::sockets::model::UnixName;
 
 /// How long the trial dial to one of a name's addresses may take.
 const TRIAL: Duration = Duration::from_secs(1);
@@ -25,7 +26,9 @@ const TRIAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // as the fields of the same names of `Plan`
 pub struct Request {
-    pub target: Target,
+    /// The target's addresses, in the order in which they are to be tried.
+    pub endpoints: Vec<Endpoint>,
+    pub is_http: bool,
     pub given: String,
     pub max: Option<u64>,
     pub rate: Option<f64>,
@@ -114,19 +117,19 @@ struct Candidate {
     view: Option<ServerView>,
     standing: safety::Standing,
     permission: Permission,
+    /// Whether the server is in another network namespace.
+    elsewhere: bool,
 }
 
-/// Resolves, checks and decides.
+/// Checks the addresses and decides.
 ///
 /// # Errors
 /// A [`PrepareError`], one line for the user.
 pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
     let mut warnings = Vec::new();
-    let endpoints = request.target.resolve()?;
-    let first = endpoints.first().cloned();
     let mut refusal = None;
     let mut permitted = Vec::new();
-    for endpoint in endpoints {
+    for endpoint in &request.endpoints {
         match candidate(endpoint, &request, &mut warnings) {
             Ok(candidate) => permitted.push(candidate),
             Err(PrepareError::Refused(why)) => refusal = refusal.or(Some(why)),
@@ -141,12 +144,14 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         };
         return Err(refusal.map_or_else(|| nobody().into(), Into::into));
     };
-    if first.is_some_and(|first| first != chosen.endpoint) {
+    if request.endpoints.first().is_some_and(|first| *first != chosen.endpoint) {
         let message = format!("{} is probed at {}", request.given, chosen.endpoint);
         warnings.push(Warning { code: "address_chosen".into(), message });
     }
     let tuples = four_tuples(&request, &chosen.endpoint)?;
     let local = chosen.endpoint.is_loopback() || chosen.standing.own_address;
+    // An address of this host that nothing here answers for may be another machine's.
+    let is_here = chosen.endpoint.is_loopback() || chosen.standing.is_served_here();
     let careful = chosen.permission == Permission::Authorized;
     let close = if local { Close::Rst } else { Close::Fin };
     let plan = Plan {
@@ -163,7 +168,8 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         sources: request.sources,
         evidence: request.evidence,
         confirm: request.confirm,
-        is_http: matches!(request.target, Target::Http { .. }),
+        is_http: request.is_http,
+        is_quick: chosen.endpoint.is_loopback() || (is_here && !chosen.elsewhere),
         service: request.service,
         stop_at_latency: request.stop_at_latency,
         target_netns: request.target_netns,
@@ -174,21 +180,18 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         command_line: request.command_line,
         endpoint: chosen.endpoint,
     };
-    // An address of this host that nothing here answers for may be another machine's.
-    let on_this_host = plan.endpoint.is_loopback() || chosen.standing.has_listener;
-    let view =
-        chosen.view.filter(|_| plan.evidence == EvidenceMode::Auto && on_this_host);
+    let view = chosen.view.filter(|_| plan.evidence == EvidenceMode::Auto && is_here);
     let (permission, proc_root) = (chosen.permission, request.proc_root);
     Ok(Prepared { plan, view, remote: None, tuples, permission, warnings, proc_root })
 }
 
 fn candidate(
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
     request: &Request,
     warnings: &mut Vec<Warning>,
 ) -> Result<Candidate, PrepareError> {
     let netns = request.target_netns.as_deref();
-    let view = match ServerView::attach(&endpoint, netns, request.proc_root.clone()) {
+    let view = match ServerView::attach(endpoint, netns, request.proc_root.clone()) {
         Ok(view) => Some(view),
         Err(ViewError::NoDiag(why)) => {
             let message = format!("{}", ViewError::NoDiag(why));
@@ -197,13 +200,26 @@ fn candidate(
         }
         Err(other) => return Err(other.into()),
     };
+    let elsewhere = view.as_ref().is_some_and(ServerView::is_elsewhere);
+    if let Some(name) = netns.filter(|_| elsewhere && is_of_one_namespace(endpoint)) {
+        let (endpoint, name) = (endpoint.to_string(), name.to_owned());
+        return Err(Refusal::OwnInside { endpoint, name }.into());
+    }
     let standing = view
         .as_ref()
         .map_or_else(|| Ok(safety::Standing::default()), ServerView::standing);
     let standing = standing.map_err(PrepareError::Addresses)?;
-    let permission =
-        safety::permit(&endpoint, standing, request.authorized, request.max)?;
-    Ok(Candidate { endpoint, view, standing, permission })
+    let permission = safety::permit(endpoint, standing, request.authorized, request.max)?;
+    let endpoint = endpoint.clone();
+    Ok(Candidate { endpoint, view, standing, permission, elsewhere })
+}
+
+/// Whether an address leads to the dialer's own network namespace, whichever that is.
+fn is_of_one_namespace(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Endpoint::Unix(name) => matches!(name, UnixName::Abstract(_)),
+    }
 }
 
 /// The first address that a listener here answers for; else the first that a trial dial
@@ -212,7 +228,7 @@ fn choose(mut candidates: Vec<Candidate>, may_dial: bool) -> Option<Candidate> {
     if candidates.is_empty() {
         return None;
     }
-    let listening = candidates.iter().position(|c| c.standing.has_listener);
+    let listening = candidates.iter().position(|c| c.standing.is_served_here());
     let reached = || {
         let reaches = |c: &Candidate| match &c.endpoint {
             Endpoint::Tcp(address) => TcpStream::connect_timeout(address, TRIAL).is_ok(),

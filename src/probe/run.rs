@@ -35,8 +35,6 @@ use crate::verdict::{Closings, Evidence, ServerCounts, Stop, Trial};
 
 /// Dials in flight of all dialers together, without a rate.
 const WINDOW: usize = 512;
-/// Descriptors of the process's own table that are left free beside the connections.
-const SPARE_FDS: u64 = 8;
 /// How long after the ramp the counts must stand still, and how long that is waited for.
 const QUIET: Duration = Duration::from_millis(100);
 const QUIET_WITHIN: Duration = Duration::from_secs(1);
@@ -190,21 +188,21 @@ impl<'a> Running<'a> {
             prepared;
         let started = Timestamp::now();
         let fd_limit = raise_nofile();
+        if let Some(view) = &mut view {
+            view.begin();
+        }
         let mut ceilings =
             predict::ceilings(&plan, tuples.as_ref(), view.as_ref(), &proc_root);
         if let Some(remote) = &remote {
             predict::add_remote(&mut ceilings, remote, &proc_root);
         }
-        let filling = plan.filling(fd_limit.0.saturating_sub(SPARE_FDS));
+        let filling = plan.filling(fd_limit.0);
         let timeout = plan.connect_timeout.as_micros();
-        if let Some(view) = &mut view {
-            view.begin();
-        }
         let memory_before = memory(&proc_root).ok();
         let shared = Arc::new(Shared::new(Settings {
             address: plan.endpoint.sock_addr().map_err(ProbeError::Dialer)?,
             domain: plan.endpoint.domain(),
-            quick: plan.endpoint.is_loopback(),
+            quick: plan.is_quick,
             window: (WINDOW / filling).max(1),
             connect_timeout_us: u64::try_from(timeout).unwrap_or(u64::MAX),
             close: plan.close,

@@ -26,6 +26,15 @@ pub struct Standing {
     pub broadcast: bool,
 }
 
+impl Standing {
+    /// Whether a listener of this host, or of the namespace named, is what answers. (One
+    /// on the wildcard address answers for the addresses of its own host alone.)
+    #[must_use]
+    pub fn is_served_here(&self) -> bool {
+        self.own_address && self.has_listener
+    }
+}
+
 /// Whether a target may be probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
@@ -57,6 +66,11 @@ pub enum Refusal {
          machine may answer; if that may be probed, add --authorized --max N"
     )]
     NoListener(SocketAddr),
+    #[error(
+        "{endpoint} is each namespace's own: from here it leads to this one; write \
+         `ip netns exec {name} sockscope probe {endpoint}`"
+    )]
+    OwnInside { endpoint: String, name: String },
     #[error("{0} is not this host: --authorized also needs --max N, a bound on the load")]
     NoMax(SocketAddr),
 }
@@ -82,9 +96,7 @@ pub fn permit(
             return Err(Refusal::Broadcast(ip));
         }
         _ if ip.is_loopback() => return Ok(Permission::Free),
-        _ if standing.own_address && standing.has_listener => {
-            return Ok(Permission::Free);
-        }
+        _ if standing.is_served_here() => return Ok(Permission::Free),
         _ => {}
     }
     match (authorized, max) {

@@ -114,6 +114,18 @@ impl ServerView {
         self.watch.listeners()
     }
 
+    /// Whether the server is in another network namespace than this probe.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.watch.is_elsewhere()
+    }
+
+    /// Its effective backlog, of all its listeners together.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        self.watch.backlog()
+    }
+
     /// The processes, and threads with tables of their own, that hold the listener.
     pub fn processes(&self) -> impl Iterator<Item = ProcessView> + '_ {
         self.watch.processes()

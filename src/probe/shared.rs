@@ -73,7 +73,7 @@ pub struct Shared {
     pub address: SockAddr,
     /// Its family.
     pub domain: Domain,
-    /// Whether dials complete inside connect(), as on loopback.
+    /// Whether dials complete inside connect(), since they do not leave this host.
     pub quick: bool,
     /// How many dials one dialer has in flight at the most.
     pub window: usize,
@@ -366,6 +366,15 @@ impl Schedule {
         }
     }
 
+    /// Dials go on after all that was asked for had been open: none was due meanwhile.
+    pub fn resume(&self, now_us: u64) {
+        let Some(rate) = self.rate else { return };
+        let next = due_us(self.next.load(Relaxed), rate);
+        if self.begun_us.load(Relaxed) > 0 {
+            self.begun_us.fetch_max((now_us + 1).saturating_sub(next), Relaxed);
+        }
+    }
+
     fn unpaced(&self, now_us: u64) -> Permit {
         if !self.trickling.load(Relaxed) {
             return Permit::Due(now_us);
@@ -409,6 +418,8 @@ pub struct Gauges {
     pub in_flight: AtomicU64,
     /// Dials that succeeded, ever.
     pub established: AtomicU64,
+    /// When the last of these did, in µs since the start.
+    pub established_at_us: AtomicU64,
     /// Connections open now.
     pub open: AtomicU64,
     /// Dials answered by an error.
@@ -491,6 +502,20 @@ mod tests {
         assert_eq!(schedule.take(2500, false), Permit::Due(1000));
         assert_eq!(schedule.take(2500, false), Permit::Due(2000));
         assert_eq!(schedule.take(2500, false), Permit::NotBefore(3000));
+    }
+
+    #[test]
+    fn no_dial_is_due_while_all_that_was_asked_for_is_open() {
+        let schedule = Schedule { rate: Some(1000.0), ..Schedule::default() };
+        schedule.resume(5);
+        assert_eq!(schedule.take(10, false), Permit::Due(10));
+        assert_eq!(schedule.take(1010, false), Permit::Due(1010));
+        schedule.resume(9000);
+        assert_eq!(schedule.take(9005, false), Permit::Due(9000));
+        assert_eq!(schedule.take(9005, false), Permit::NotBefore(10_000));
+        // Nothing that is to come is put off.
+        schedule.resume(9500);
+        assert_eq!(schedule.take(10_000, false), Permit::Due(10_000));
     }
 
     #[test]

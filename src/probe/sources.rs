@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
+use crate::kernel::ifaddrs;
+
 /// At most this many source addresses are used: times 64,511 ports they are more
 /// connections than any host holds.
 pub const SOURCES_MAX: usize = 4096;
@@ -67,6 +69,12 @@ impl SourceRange {
         let edges = address.is_ipv4() && host_bits >= 2;
         let first = like(address, network + u128::from(edges));
         Ok(Self { first, count: if edges { size - 2 } else { size } })
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        let offset = number(address).checked_sub(number(self.first));
+        address.is_ipv4() == self.first.is_ipv4()
+            && offset.is_some_and(|n| n < self.count)
     }
 
     fn addresses(self) -> impl Iterator<Item = IpAddr> {
@@ -232,13 +240,17 @@ fn given_addresses(
     given: &[SourceRange],
 ) -> Result<Vec<SocketAddr>, SourceError> {
     let mut found: Vec<SocketAddr> = Vec::new();
+    // Where they cannot be listed, the first of each block are tried all the same.
+    let of_interfaces = ifaddrs::addresses().unwrap_or_default();
     for range in given {
         if range.first.is_ipv4() != target.is_ipv4() {
             let (source_address, target) = (range.first, target.ip());
             return Err(SourceError::Family { source_address, target });
         }
         let before = found.len();
-        for ip in range.addresses().take(SOURCES_MAX) {
+        // A block may be far larger than what can be tried.
+        let listed = of_interfaces.iter().copied().filter(|ip| range.contains(*ip));
+        for ip in listed.chain(range.addresses().take(SOURCES_MAX)) {
             let mut address = SocketAddr::new(ip, 0);
             if let (SocketAddr::V6(own), SocketAddr::V6(to)) = (&mut address, target) {
                 own.set_scope_id(to.scope_id());
@@ -288,6 +300,21 @@ mod tests {
         ] {
             let range = SourceRange::parse(text).unwrap();
             assert_eq!((range.first, range.count), (first.parse().unwrap(), count));
+        }
+    }
+
+    #[test]
+    fn a_block_contains_what_lies_in_it() {
+        let block = SourceRange::parse("10.0.0.0/8").unwrap();
+        for (address, within) in [
+            ("10.200.3.4", true),
+            ("10.255.255.254", true),
+            ("10.0.0.0", false),
+            ("11.0.0.1", false),
+            ("9.255.255.255", false),
+            ("::a01:1", false),
+        ] {
+            assert_eq!(block.contains(address.parse().unwrap()), within, "{address}");
         }
     }
 

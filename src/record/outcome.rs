@@ -181,4 +181,7 @@ pub struct Fds {
     pub server_open: Option<u64>,
     /// RLIMIT_NOFILE of the server.
     pub server_limit: Option<u64>,
+    /// The server's fd tables that hold the listener, as far as they were looked for:
+    /// again when dialing ends, unless more than 100,000 are held then.
+    pub server_tables: Option<u32>,
 }

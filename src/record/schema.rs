@@ -146,7 +146,8 @@ mod tests {
         assert_eq!(keys(latency), sorted("p50 p90 p99 p999 max"));
         let memory = "client_rss_bytes kernel_bytes_per_socket";
         assert_eq!(keys(&run["result"]["memory"]), sorted(memory));
-        let fds = "client_open client_limit client_tables server_open server_limit";
+        let fds = "client_open client_limit client_tables server_open server_limit \
+                   server_tables";
         assert_eq!(keys(&run["result"]["fds"]), sorted(fds));
         let verdict = "code summary confidence evidence remedy next alternatives";
         assert_eq!(keys(&run["verdict"]), sorted(verdict));

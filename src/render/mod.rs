@@ -4,6 +4,7 @@ pub mod document;
 pub mod table;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// A count with its thousands apart: 19,993.
 #[must_use]
@@ -31,10 +32,15 @@ pub fn micros(us: u64) -> String {
     }
 }
 
-/// A time in seconds, to a tenth: 2.0 s.
+/// A time given in seconds, to a tenth: 2.0 s; from two minutes on as options are
+/// written: 1h 3s.
 #[must_use]
 pub fn seconds(s: f64) -> String {
-    format!("{s:.1} s")
+    const LONG_S: f64 = 120.0;
+    match Duration::try_from_secs_f64(s.round()) {
+        Ok(long) if s >= LONG_S => humantime::format_duration(long).to_string(),
+        _ => format!("{s:.1} s"),
+    }
 }
 
 /// A size in bytes, in the binary unit that keeps it short: 1.3 MiB.
@@ -73,6 +79,17 @@ pub fn plural(n: u64, one: &str) -> String {
     }
 }
 
+/// A word as a shell takes it: in quotes where it needs them.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// Text from elsewhere (a process's name, a server's words) made harmless for a
 /// terminal: control characters are escaped.
 #[must_use]
@@ -106,11 +123,22 @@ mod tests {
             [0, 1023, 1024, 1_363_149].map(bytes).join(" "),
             "0 B 1023 B 1.0 KiB 1.3 MiB"
         );
+        assert_eq!(
+            [2.04, 119.9, 120.4, 300.0, 3603.0].map(seconds).join(", "),
+            "2.0 s, 119.9 s, 2m, 5m, 1h 3s"
+        );
         assert_eq!([rate(0.5), rate(28_900.4)].join(" "), "0.5/s 28,900/s");
         assert_eq!(
             [plural(1, "table"), plural(2, "address")].join(" "),
             "1 table 2 addresses"
         );
+    }
+
+    #[test]
+    fn words_that_a_shell_would_split_are_quoted() {
+        assert_eq!(shell_word("/usr/bin/x_1-2.3"), "/usr/bin/x_1-2.3");
+        assert_eq!(shell_word("[::1]:80"), "'[::1]:80'");
+        assert_eq!(shell_word("a b's"), r"'a b'\''s'");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::net::netdevice::name_to_index;
+use rustix::net::netdevice::{index_to_name, name_to_index};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::model::UnixName;
@@ -74,6 +74,10 @@ pub enum TargetError {
     Host(String),
     #[error("no interface is called '{0}' here")]
     Zone(String),
+    #[error(
+        "{0} is a link-local address, which needs its interface: [{0}%INTERFACE]:{1}"
+    )]
+    NoZone(Ipv6Addr, u16),
     #[error("a unix target needs a name: unix:/path or unix:@name")]
     UnixEmpty,
     #[error("the unix name is {0} bytes long; the kernel takes at most {UNIX_NAME_MAX}")]
@@ -121,6 +125,11 @@ impl Target {
                 address.parse().map_err(|_| TargetError::Ipv6(address.to_owned()))?;
             let at = SocketAddrV6::new(address, port, 0, scope_id(zone)?);
             return Ok(vec![Endpoint::Tcp(at.into())]);
+        }
+        if let Ok(IpAddr::V6(address)) = host.parse()
+            && address.is_unicast_link_local()
+        {
+            return Err(TargetError::NoZone(address, port));
         }
         if let Ok(address) = host.parse::<IpAddr>() {
             let address = SocketAddr::new(address.to_canonical(), port);
@@ -249,12 +258,13 @@ fn unix_name(name: &str) -> Result<UnixName<'static>, TargetError> {
 }
 
 fn scope_id(zone: &str) -> Result<u32, TargetError> {
-    if let Ok(index) = zone.parse() {
-        return Ok(index);
-    }
     let unknown = || TargetError::Zone(zone.to_owned());
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, None).map_err(|_| unknown())?;
-    name_to_index(&socket, zone).map_err(|_| unknown())
+    let index = match zone.parse() {
+        Ok(index) => index_to_name(&socket, index).map(|_| index),
+        Err(_) => name_to_index(&socket, zone),
+    };
+    index.map_err(|_| unknown())
 }
 
 impl Endpoint {

@@ -28,7 +28,7 @@ pub enum ViewError {
         "no network namespace '{name}': {why} (a name as `ip netns` shows, or a PID)"
     )]
     NoNetns { name: String, why: io::Error },
-    #[error("the network namespace '{name}' cannot be entered: {why}")]
+    #[error("the network namespace '{name}' cannot be entered: {why}; that takes root")]
     NetnsClosed { name: String, why: io::Error },
     #[error("the kernel's socket tables cannot be read (sock_diag): {0}")]
     NoDiag(io::Error),
@@ -58,10 +58,18 @@ impl ListenerWatch {
         proc_root: ProcRoot,
     ) -> Result<Self, ViewError> {
         let netns = netns.map(|name| {
-            let no_netns = |why| ViewError::NoNetns { name: name.to_owned(), why };
-            Netns::open(name).map_err(no_netns).map(|ns| (name.to_owned(), ns))
+            let refused = |why: io::Error| match (name.to_owned(), why.kind()) {
+                (name, io::ErrorKind::PermissionDenied) => {
+                    ViewError::NetnsClosed { name, why }
+                }
+                (name, _) => ViewError::NoNetns { name, why },
+            };
+            Netns::open(name).map_err(refused).map(|ns| (name.to_owned(), ns))
         });
-        let netns = netns.transpose()?;
+        let own = Netns::current().and_then(|own| own.inode()).ok();
+        // One's own needs not be entered, which takes a right.
+        let is_other = |ns: &Netns| own.is_none() || ns.inode().ok() != own;
+        let netns = netns.transpose()?.filter(|(_, ns)| is_other(ns));
         let diag = match &netns {
             None => SockDiag::open(),
             Some((name, ns)) => ns

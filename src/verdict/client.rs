@@ -167,7 +167,7 @@ pub(super) fn cpu(t: &Tally, _: &Evidence) -> Option<Draft> {
     let due = asked * t.duration_s;
     #[allow(clippy::cast_precision_loss)]
     let made = t.dialed as f64;
-    if made >= due * 0.9 && t.client.late_max_us <= LATE_US {
+    if t.client.late_max_us <= LATE_US {
         return None;
     }
     let reached = rate(made / t.duration_s.max(1e-3));

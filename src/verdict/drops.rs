@@ -187,7 +187,16 @@ mod tests {
     }
 
     fn aged(p10_ms: u64, p50_ms: u64, p90_ms: u64) -> Closings {
-        Closings { aged: 100, p10_ms, p50_ms, p90_ms, held_after: 0.5, ended_after: 0.5 }
+        let (held_after, ended_after) = (0.5, 0.5);
+        Closings {
+            aged: 100,
+            p10_ms,
+            p50_ms,
+            p90_ms,
+            held_after,
+            ended_after,
+            ..Closings::default()
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The parts that every verdict is made of.
 
 use super::{Code, Evidence, Tally};
-use crate::host::ceilings::Ceiling;
+use crate::host::ceilings::{Ceiling, Side};
 use crate::record::{Alternative, Confidence, Fact, Next, Verdict};
 use crate::render::count;
 
@@ -106,14 +106,32 @@ impl Draft {
                 self =
                     self.seen(e, "dropped at this listener", drops, "SK_MEMINFO_DROPS");
             }
-            let overflows = e.counters.as_ref().map_or(0, |c| c.listen_overflows);
-            if overflows > 0 {
-                let grew = format!("+{}", count(overflows));
-                let source = "/proc/net/netstat, all listeners there";
-                self = self.seen(e, "ListenOverflows", grew, source);
-            }
+            self = self.counter_facts(e);
         }
         self.unanswered_facts(t)
+    }
+
+    /// Adds what grew of the counters of the server's network namespace.
+    fn counter_facts(mut self, e: &Evidence) -> Self {
+        let Some(c) = &e.counters else { return self };
+        let sum = c.syncookies_sent + c.syncookies_recv + c.syncookies_failed;
+        let cookies = format!(
+            "+{} sent, {} valid, {} invalid",
+            count(c.syncookies_sent),
+            count(c.syncookies_recv),
+            count(c.syncookies_failed)
+        );
+        let plus = |n| format!("+{}", count(n));
+        let grew = [
+            (c.listen_overflows > 0, "ListenOverflows", plus(c.listen_overflows)),
+            // Every overflow is a drop too.
+            (c.listen_drops > c.listen_overflows, "ListenDrops", plus(c.listen_drops)),
+            (sum > 0, "SYN cookies", cookies),
+        ];
+        for (_, name, by) in grew.into_iter().filter(|(grew, ..)| *grew) {
+            self = self.seen(e, name, by, "/proc/net/netstat, all listeners there");
+        }
+        self
     }
 
     /// Adds what is known of dials that nothing answered.
@@ -123,7 +141,12 @@ impl Draft {
         }
         let (silent, looked_at) = (count(t.silent), count(t.looked_at));
         let value = format!("{silent} of {looked_at} looked at heard nothing");
-        self.fact("unanswered dials", value, "TCP_INFO: tcpi_segs_in")
+        let draft = self.fact("unanswered dials", value, "TCP_INFO: tcpi_segs_in");
+        if t.retransmitted == 0 {
+            return draft;
+        }
+        let again = format!("by {} of these", count(t.retransmitted));
+        draft.fact("SYN sent again", again, "TCP_INFO: tcpi_total_retrans")
     }
 
     /// Takes back certainty that rests on what a command told too long ago.
@@ -160,9 +183,20 @@ impl Draft {
         }
     }
 
+    /// Whether a ceiling is the limit that was hit. A limit of descriptors is each
+    /// side's own.
+    fn is_hit(&self, ceiling: &Ceiling) -> bool {
+        let other_side = match self.code.as_str() {
+            code if code.starts_with("client.") => Some(Side::Server),
+            code if code.starts_with("server.") => Some(Side::Client),
+            _ => None,
+        };
+        self.hit.contains(&ceiling.name.as_str()) && Some(ceiling.side) != other_side
+    }
+
     /// The ceiling that binds after the one that was hit.
     fn next(&self, t: &Tally, ceilings: &[Ceiling]) -> Option<Next> {
-        let others = ceilings.iter().filter(|c| !self.hit.contains(&c.name.as_str()));
+        let others = ceilings.iter().filter(|c| !self.is_hit(c));
         // A ceiling below what was held did not bind: it was counted too tightly.
         let beyond = others.filter(|c| c.room > t.held.max(t.open));
         let nearest = beyond.min_by_key(|c| c.room);
@@ -191,8 +225,13 @@ impl Draft {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{evidence, is, tally};
     use super::*;
-    use crate::verdict::RemoteHost;
+    use crate::host::ceilings::{Bounds, NOFILE_SOFT, Unit};
+    use crate::host::counters::TcpExt;
+    use crate::host::remedy::Remedy;
+    use crate::record::Confidence::Certain;
+    use crate::verdict::{RemoteHost, Stop, judge};
 
     fn told(is_shaky: bool) -> Evidence {
         let command = "ssh db1 watch".to_owned();
@@ -226,5 +265,71 @@ mod tests {
             draft.evidence.iter().map(|fact| fact.source.as_str()).collect();
         let there = "sock_diag on the server's host, by ssh db1 watch";
         assert_eq!(sources, ["sock_diag", there]);
+    }
+
+    #[test]
+    fn what_the_dials_and_the_counters_say_is_evidence() {
+        let counters = TcpExt {
+            listen_overflows: 12,
+            listen_drops: 15,
+            syncookies_sent: 3,
+            syncookies_recv: 2,
+            ..TcpExt::default()
+        };
+        let e = Evidence { counters: Some(counters), ..evidence() };
+        let t = Tally { retransmitted: 60, ..tally(Stop::Plateau) };
+        let verdict = is(&t, &e, Code::ServerAcceptQueue, Certain);
+        let value = |name: &str| {
+            let fact = verdict.evidence.iter().find(|fact| fact.fact == name);
+            fact.map(|fact| fact.value.as_str())
+        };
+        assert_eq!(value("ListenOverflows"), Some("+12"));
+        assert_eq!(value("ListenDrops"), Some("+15"));
+        assert_eq!(value("SYN cookies"), Some("+3 sent, 2 valid, 0 invalid"));
+        assert_eq!(value("unanswered dials"), Some("64 of 64 looked at heard nothing"));
+        assert_eq!(value("SYN sent again"), Some("by 60 of these"));
+        // Where all drops are overflows, the one says what the other does.
+        let counters =
+            TcpExt { listen_overflows: 12, listen_drops: 12, ..TcpExt::default() };
+        let e = Evidence { counters: Some(counters), ..evidence() };
+        let verdict = is(&t, &e, Code::ServerAcceptQueue, Certain);
+        assert!(verdict.evidence.iter().all(|fact| fact.fact != "ListenDrops"));
+    }
+
+    #[test]
+    fn a_backlog_that_somaxconn_cuts_short_is_lengthened_there() {
+        let counters = TcpExt { listen_overflows: 12, ..TcpExt::default() };
+        let at = |somaxconn| Evidence {
+            counters: Some(counters),
+            abort_on_overflow: Some(true),
+            somaxconn: Some(somaxconn),
+            ..evidence()
+        };
+        let t = Tally { closed_reset: 5, ..tally(Stop::Plateau) };
+        let verdict = is(&t, &at(4_096), Code::ServerAcceptQueue, Certain);
+        assert_eq!(verdict.remedy[1], "give listen() a larger backlog than 128");
+        let verdict = is(&t, &at(128), Code::ServerAcceptQueue, Certain);
+        assert!(verdict.remedy[1].starts_with("sysctl -w net.core.somaxconn=512 (root)"));
+    }
+
+    #[test]
+    fn the_same_limit_of_the_other_side_may_bind_next() {
+        let ceiling = |side| Ceiling {
+            name: NOFILE_SOFT.into(),
+            value: 20_000,
+            in_use: 7,
+            unit: Unit::Count,
+            room: 19_993,
+            bounds: Bounds::Connections,
+            side,
+            source: String::new(),
+            remedy: Remedy::default(),
+        };
+        let next = |stop, side| {
+            let e = Evidence { ceilings: vec![ceiling(side)], ..evidence() };
+            judge(&tally(stop), &e).next.map(|next| next.ceiling)
+        };
+        assert_eq!(next(Stop::TablesFull, Side::Server).as_deref(), Some(NOFILE_SOFT));
+        assert_eq!(next(Stop::TablesFull, Side::Client), None);
     }
 }

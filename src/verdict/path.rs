@@ -4,7 +4,7 @@ use super::make::Draft;
 use super::{Code, Evidence, Stop, Tally};
 use crate::host::ceilings::CONNTRACK;
 use crate::kernel::errno::name as errno_name;
-use crate::render::{count, plural};
+use crate::render::{count, plural, shell_word};
 
 /// The errno that most failed dials met, where no dial succeeded.
 fn only_failures(t: &Tally) -> Option<(i32, u64)> {
@@ -15,64 +15,60 @@ fn only_failures(t: &Tally) -> Option<(i32, u64)> {
     failed.max_by_key(|(_, times)| **times).map(|(errno, times)| (*errno, *times))
 }
 
+/// The address of the target as `ip route get` takes it, without port and zone.
+fn host(t: &Tally) -> &str {
+    let host = t.target.rsplit_once(':').map_or("ADDRESS", |(host, _)| host);
+    let host = host.trim_matches(['[', ']']);
+    host.split_once('%').map_or(host, |(host, _)| host)
+}
+
+/// What every dial met.
+fn dials(draft: Draft, (errno, times): (i32, u64)) -> Draft {
+    let met = format!("{} times {}", count(times), errno_name(errno));
+    draft.fact("dials", met, "connect()")
+}
+
+const REJECTS: &str = "look for the rule that rejects: nft list ruleset (root)";
+
 /// Dials were refused: nobody listens, or a filter refuses for one that does.
 pub(super) fn refused(t: &Tally, e: &Evidence) -> Option<Draft> {
-    let (errno, times) = only_failures(t)?;
+    let met = only_failures(t)?;
     let target = &t.target;
-    let dials = |d: Draft| {
-        d.fact(
-            "dials",
-            format!("{} times {}", count(times), errno_name(errno)),
-            "connect()",
-        )
-    };
-    match errno {
-        libc::ENOENT | libc::EPROTOTYPE if t.is_unix => {
-            let summary = if errno == libc::ENOENT {
-                format!("There is no socket file {target}.")
-            } else {
-                format!("{target} is a socket of another type than stream.")
-            };
-            let draft = dials(Draft::certain(Code::ServerNotListening, summary));
-            Some(draft.remedy("start the server, or name the path that it made".into()))
+    let listens = e.listener.is_some() && e.listening_after;
+    match met.0 {
+        libc::ENOENT | libc::EPROTOTYPE | libc::EACCES | libc::EPERM if t.is_unix => {
+            Some(no_way_through_the_file(t, met))
         }
-        libc::ECONNREFUSED if e.listener.is_some() && e.listening_after => {
+        libc::ECONNREFUSED if listens => {
             let summary =
                 format!("{target} has a listener, and yet dials to it are refused.");
-            Some(
-                dials(Draft::certain(Code::PathRejected, summary))
-                    .queue_facts(t, e)
-                    .remedy(
-                        "look for the rule that rejects: nft list ruleset (root)".into(),
-                    ),
-            )
+            let draft = Draft::certain(Code::PathRejected, summary);
+            Some(dials(draft, met).queue_facts(t, e).remedy(REJECTS.into()))
         }
-        libc::EHOSTUNREACH if e.listener.is_some() && e.listening_after => {
+        libc::EHOSTUNREACH if listens => {
             let summary = format!(
                 "{target} has a listener, and yet dials hear that it is unreachable."
             );
-            Some(
-                dials(Draft::likely(Code::PathRejected, summary))
-                    .queue_facts(t, e)
-                    .or(Code::PathUnreachable, "the way there: ip route get ADDRESS")
-                    .remedy(
-                        "look for the rule that rejects: nft list ruleset (root)".into(),
-                    ),
-            )
+            let route = format!("the way there: ip route get {}", host(t));
+            let draft = Draft::likely(Code::PathRejected, summary);
+            let draft = dials(draft, met).queue_facts(t, e);
+            Some(draft.or(Code::PathUnreachable, route).remedy(REJECTS.into()))
         }
         libc::ECONNREFUSED if e.sees_server => {
             let summary = format!("Nothing listens on {target}: every dial was refused.");
             let source = if t.is_unix { "unix_diag" } else { "sock_diag" };
+            let draft = Draft::certain(Code::ServerNotListening, summary);
             Some(
-                dials(Draft::certain(Code::ServerNotListening, summary))
+                dials(draft, met)
                     .seen(e, "LISTEN sockets for it", "none", source)
                     .remedy(listing(t)),
             )
         }
         libc::ECONNREFUSED => {
             let summary = format!("Every dial to {target} was refused.");
+            let draft = Draft::likely(Code::ServerNotListening, summary);
             Some(
-                dials(Draft::likely(Code::ServerNotListening, summary))
+                dials(draft, met)
                     .or(
                         Code::PathRejected,
                         "on the server's host: `ss -tln` shows the listener, and `nft \
@@ -82,20 +78,41 @@ pub(super) fn refused(t: &Tally, e: &Evidence) -> Option<Draft> {
             )
         }
         libc::EACCES | libc::EPERM => {
-            let summary = if t.is_unix {
-                format!("This user may not connect to {target}.")
-            } else {
-                format!("A rule of this host forbids dials to {target}.")
-            };
-            let look = if t.is_unix {
-                "the file's mode and its folders': namei -l PATH"
-            } else {
-                "the route or rule: ip route get ADDRESS; nft list ruleset (root)"
-            };
-            Some(dials(Draft::certain(Code::PathRejected, summary)).remedy(look.into()))
+            let summary = format!("A rule of this host forbids dials to {target}.");
+            let look = format!(
+                "the route or rule: ip route get {}; nft list ruleset (root)",
+                host(t)
+            );
+            Some(dials(Draft::certain(Code::PathRejected, summary), met).remedy(look))
         }
         _ => None,
     }
+}
+
+/// The file of a unix socket is missing, of another type, or not permitted.
+fn no_way_through_the_file(t: &Tally, met: (i32, u64)) -> Draft {
+    let target = &t.target;
+    let start = "start the server, or name the path that it made".to_owned();
+    let (code, summary, remedy) = match met.0 {
+        libc::ENOENT => {
+            let summary = format!("There is no socket file {target}.");
+            (Code::ServerNotListening, summary, start)
+        }
+        libc::EPROTOTYPE => {
+            let summary = format!("{target} is a socket of another type than stream.");
+            (Code::ServerNotListening, summary, start)
+        }
+        _ => {
+            let summary = format!("This user may not connect to {target}.");
+            let path = target.strip_prefix("unix:").unwrap_or(target);
+            let look = format!(
+                "the file's mode and its folders': namei -l {}",
+                shell_word(path)
+            );
+            (Code::PathRejected, summary, look)
+        }
+    };
+    dials(Draft::certain(code, summary), met).remedy(remedy)
 }
 
 /// What shows that, and what, listens.
@@ -108,18 +125,19 @@ fn listing(t: &Tally) -> String {
 }
 
 pub(super) fn unreachable(t: &Tally, _: &Evidence) -> Option<Draft> {
-    let (errno, times) = only_failures(t)?;
-    let name = errno_name(errno);
-    let dials = format!("{} times {name}", count(times));
+    let met = only_failures(t)?;
+    let name = errno_name(met.0);
     let no_way = matches!(
-        errno,
+        met.0,
         libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETDOWN
     );
     if no_way {
         let summary = format!("No way leads to {}: {name}.", t.target);
-        let host = t.target.rsplit_once(':').map_or(t.target.as_str(), |(host, _)| host);
-        let route = format!("ip route get {}", host.trim_matches(['[', ']']));
-        let draft = if errno == libc::EHOSTUNREACH {
+        let route = match t.client.loopback && met.0 == libc::ENETUNREACH {
+            true => "the loopback interface is down: ip link set lo up (root)".to_owned(),
+            false => format!("ip route get {}", host(t)),
+        };
+        let draft = if met.0 == libc::EHOSTUNREACH {
             Draft::likely(Code::PathUnreachable, summary).or(
                 Code::PathRejected,
                 "a filter may answer so: nft list ruleset (root), there too",
@@ -127,12 +145,11 @@ pub(super) fn unreachable(t: &Tally, _: &Evidence) -> Option<Draft> {
         } else {
             Draft::certain(Code::PathUnreachable, summary)
         };
-        return Some(draft.fact("dials", dials, "connect()").remedy(route));
+        return Some(dials(draft, met).remedy(route));
     }
     (t.stop == Stop::AllFailed).then(|| {
         let summary = format!("Every dial to {} failed with {name}.", t.target);
-        Draft::possible(Code::PathUnreachable, summary)
-            .fact("dials", dials, "connect()")
+        dials(Draft::possible(Code::PathUnreachable, summary), met)
             .or(Code::PathRejected, "a rule that answers so: nft list ruleset (root)")
             .remedy(format!("see what connect(2) says of {name}"))
     })
@@ -167,8 +184,10 @@ pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
     if t.established > 0 || !t.errors.is_empty() || t.dialed == 0 {
         return None;
     }
-    let dials = plural(t.unanswered, "dial");
-    let summary = format!("Not one of {dials} to {} was answered.", t.target);
+    let summary = match t.unanswered {
+        1 => format!("The one dial to {} was not answered.", t.target),
+        n => format!("Not one of {} to {} was answered.", plural(n, "dial"), t.target),
+    };
     let rule = "find the rule that drops: nft list ruleset (root), iptables-save (root)";
     if e.sees_server && e.listener.is_some() {
         let summary = format!("{summary} Its listener is there and its queue is empty.");

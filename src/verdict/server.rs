@@ -5,7 +5,7 @@ use super::{Code, Evidence, ListenerSeen, OwnerSeen, Stop, Tally, Trial};
 use crate::host::ceilings::{FILE_MAX, NOFILE_HARD, NOFILE_SOFT};
 use crate::host::process::{ProcessView, UNLIMITED};
 use crate::record::Level;
-use crate::render::{count, escaped, plural, rate};
+use crate::render::{count, escaped, micros, plural, rate, shell_word};
 
 /// `pid 4711`, or `pid 4711 thread 4715` for a table of a thread's own.
 fn who(process: &ProcessView) -> String {
@@ -278,6 +278,19 @@ pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
     )
 }
 
+/// What lengthens the accept queue. Where the backlog is all that somaxconn allows, the
+/// server may have asked for more.
+fn longer_queue(listener: &ListenerSeen, e: &Evidence) -> String {
+    let each = listener.backlog / listener.members.max(1);
+    match e.somaxconn.filter(|max| *max > 0 && each >= *max) {
+        Some(max) => e.type_there(format!(
+            "sysctl -w net.core.somaxconn={} (root), then listen() anew with as much",
+            max * 4
+        )),
+        None => format!("give listen() a larger backlog than {}", count(each)),
+    }
+}
+
 /// Resets that are the kernel's answer to a full queue (tcp_abort_on_overflow).
 pub(super) fn resets_by_overflow(t: &Tally, e: &Evidence) -> Option<Draft> {
     let overflows = e.counters.as_ref().map_or(0, |c| c.listen_overflows);
@@ -289,7 +302,11 @@ pub(super) fn resets_by_overflow(t: &Tally, e: &Evidence) -> Option<Draft> {
             .queue_facts(t, e)
             .seen(e, "ListenOverflows", count(overflows), "/proc/net/netstat")
             .seen(e, "net.ipv4.tcp_abort_on_overflow", "1", "sysctl")
-            .remedy("make the server accept faster, or its backlog larger".into())
+            .remedy("make the server accept faster".into())
+            .remedy(e.listener.as_ref().map_or_else(
+                || "or give listen() a larger backlog".into(),
+                |listener| longer_queue(listener, e),
+            ))
     })
 }
 
@@ -329,7 +346,11 @@ pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
         Draft::likely(code, summary)
             .or(Code::PathLimitsNew, "a proxy or balancer between that does it: its log")
     };
-    draft = draft.fact("new connections ended", count(n), source);
+    let ended = match t.closings.young_p50_us {
+        0 => count(n),
+        us => format!("{}, half of them within {}", count(n), micros(us)),
+    };
+    draft = draft.fact("new connections ended", ended, source);
     if let Some(words) = t.words.first() {
         draft =
             draft.fact("it said", format!("\"{}\"", words.trim_end()), "the connection");
@@ -361,12 +382,11 @@ pub(super) fn phantoms(t: &Tally, e: &Evidence) -> Option<Draft> {
         Draft::likely(Code::ServerSlowAccept, summary)
             .or(Code::PathLimitsNew, "something between answers for it: its log")
     };
-    let backlog = count(listener.backlog);
     Some(
         draft
             .fact("established, unknown to the server", count(phantoms), "sock_diag")
             .queue_facts(t, e)
-            .remedy(format!("give listen() a larger backlog than {backlog}"))
+            .remedy(longer_queue(listener, e))
             .remedy("or dial more slowly: --rate 100".into()),
     )
 }
@@ -394,7 +414,10 @@ pub(super) fn accept_queue(t: &Tally, e: &Evidence) -> Option<Draft> {
                 .or(Code::ServerFdLimit, decides)
                 .or(Code::ServerStopped, decides)
                 .remedy(match &e.remote {
-                    None => format!("sudo sockscope probe {}", t.target),
+                    None => {
+                        let target = shell_word(&t.target);
+                        format!("sudo {} probe {target}", t.client.program)
+                    }
                     Some(host) => {
                         format!("sudo on the server's host, in: {}", host.command)
                     }

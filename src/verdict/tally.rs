@@ -141,6 +141,9 @@ pub struct ServerCounts {
 /// What this side has.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Client {
+    /// The command that ran, as root may type it: a path, where its name alone is not
+    /// found.
+    pub program: String,
     /// Descriptors open in the fd tables that hold connections.
     pub fds_open: u64,
     /// Those that are left free for the probe itself, where its dialers share one table
@@ -175,6 +178,9 @@ pub struct Client {
 /// What the connections have in common that the server ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Closings {
+    /// For how long those had been open that ended within a second, in µs: the median;
+    /// 0 where there were none, or where something was asked of them.
+    pub young_p50_us: u64,
     /// Those that it had held for a while.
     pub aged: u64,
     /// For how long one of ten of these had been silent at the most, in ms.

@@ -274,14 +274,16 @@ fn a_full_queue_from_which_accepts_go_on_is_a_slow_server() {
 #[test]
 fn a_schedule_that_was_not_kept_is_the_clients_limit() {
     let mut t = tally(Stop::TimeLimit);
-    t.client.rate_per_s = Some(1_000.0);
+    (t.client.rate_per_s, t.client.late_max_us) = (Some(1_000.0), 3_000_000);
     let queue = ListenerSeen { queue_len: 0, ..evidence().listener.unwrap() };
     let e = Evidence { listener: Some(queue), ..evidence() };
     // 4,000 were due in these 4 s, and 1,000 were made.
     let verdict = is(&t, &e, Code::ClientCpu, Certain);
     assert_eq!(verdict.evidence[0].value, "1,000 of 4,000 that were due");
-    t.dialed = 3_990;
+    // None was due while all that was asked for were open.
+    t.client.late_max_us = 50_000;
     is(&t, &e, Code::TimeLimit, Certain);
+    t.dialed = 3_990;
     t.client.late_max_us = 150_000;
     is(&t, &e, Code::ClientCpu, Certain);
 }
@@ -376,7 +378,15 @@ prop_compose! {
         Tally {
             asks, served: n[0], forgotten: n[1], closed_answered: n[2], phantoms: n[3],
             unserved, trial, hold_s, latency, server_after,
-            closings: Closings { aged, p10_ms, p50_ms, p90_ms, held_after, ended_after },
+            closings: Closings {
+                aged,
+                p10_ms,
+                p50_ms,
+                p90_ms,
+                held_after,
+                ended_after,
+                ..Closings::default()
+            },
             ..tally(Stop::Plateau)
         }
     }

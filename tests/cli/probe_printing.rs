@@ -135,10 +135,56 @@ fn a_dry_run_opens_nothing_and_says_what_it_would_do() {
     assert_eq!(plan["target"], target);
     assert!(plan["predicted"].is_u64() && plan["ceilings"].is_array(), "{plan}");
     let done = records.probe(&["--dry-run"]).output().unwrap();
-    assert!(stdout(&done, 0).contains("RLIMIT_NOFILE of the reference server"));
+    let printed = stdout(&done, 0);
+    assert!(
+        printed.contains("RLIMIT_NOFILE soft (of the reference server)"),
+        "{printed}"
+    );
     assert!(records.runs().is_empty());
     let nobody = listener.accept().map_err(|error| error.kind());
     assert_eq!(nobody.unwrap_err(), ErrorKind::WouldBlock);
+    drop(listener);
+    let done = records.probe(&[&target, "--dry-run"]).output().unwrap();
+    let printed = stdout(&done, 0);
+    assert!(printed.contains("listener   none is found here"), "{printed}");
+}
+
+#[test]
+fn a_dry_run_predicts_the_limit_of_the_server_that_it_would_meet() {
+    let server = Server::start(&["--fd-limit", "200", "--backlog", "30"]);
+    let records = Records::new();
+    let plan = |args: &[&str]| {
+        let args = [&[&*server.address, "--dry-run"], args].concat();
+        stdout(&records.probe(&args).output().unwrap(), 0)
+    };
+    let text = plan(&[]);
+    let pid = server.pid();
+    assert!(text.contains(&format!("[{pid}], backlog 30\n")), "{text}");
+    assert!(text.contains(&format!("soft (/proc/{pid}/limits)\n")), "{text}");
+    let document: Value = serde_json::from_str(&plan(&["-j"])).unwrap();
+    assert_eq!(document["binding"], "RLIMIT_NOFILE soft");
+    let predicted = document["predicted"].as_u64().unwrap();
+    let outcome = server.probe().run();
+    outcome.is("server.fd_limit", "certain");
+    // A descriptor that was inherited may have a number beyond the limit.
+    assert!(outcome.held().abs_diff(predicted) <= 2, "{predicted}: {outcome}");
+    for args in [&["--max", "100"][..], &["--rate", "50"], &["--fd-tables", "1"]] {
+        assert!(plan(args).contains("by 1 thread,"), "{args:?}");
+    }
+}
+
+/// `sockscope probe --dry-run -j | head -1`
+#[test]
+fn a_reader_that_has_seen_enough_of_a_plan_is_no_error() {
+    let mut probe = sockscope()
+        .args(["probe", "127.0.0.1:9", "--dry-run", "-j"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(probe.stdout.take());
+    let done = probe.wait_with_output().unwrap();
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
 }
 
 #[test]

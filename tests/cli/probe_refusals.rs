@@ -44,6 +44,9 @@ fn targets_that_mean_nothing() {
         ("127.0.0.1:9/path", "ports are 1 to 65535"),
         ("::1:8080", "in brackets: [::1]:8080"),
         ("fe80::1", "write [fe80::1]:PORT"),
+        ("[fe80::1]:80", "needs its interface: [fe80::1%INTERFACE]:80"),
+        ("[fe80::1%nowhere]:80", "no interface is called 'nowhere'"),
+        ("[fe80::1%4000000]:80", "no interface is called '4000000'"),
         ("[::1]", "write [::1]:PORT"),
         ("https://localhost/", "write tcp://localhost:443"),
         ("ftp://localhost:80/", "unknown scheme 'ftp'"),
@@ -87,7 +90,9 @@ fn arguments_that_mean_nothing() {
         (&["--hold", "2"], "needs a unit"),
         (&["--patience", "3"], "needs a unit"),
         (&["--time-limit", "0s"], "longer than 0s"),
-        (&["--connect-timeout", "-1s"], "'-1' found"),
+        (&["--connect-timeout", "-1s"], "a duration is written 2s"),
+        (&["--hold", "999999999h"], "at most 365d"),
+        (&["--max", "-5"], "a count is written 20000"),
         (&["--close", "hard"], "[possible values: fin, rst]"),
         (&["--target-netns", "no-such-netns"], "no network namespace 'no-such-netns'"),
         (&["--target-netns", "4194304999"], "no network namespace"),
@@ -138,6 +143,12 @@ fn an_own_address_is_free_where_a_listener_answers_for_it() {
         let mut probe = inside();
         probe.args(["probe", &format!("10.99.0.1:{port}"), "-j", "--no-record"]);
         let done = probe.args(["--max", "5", "--hold", "0s"]).output().unwrap();
+        assert_eq!(number(&json(&done, 0), "/result/counts/accepted"), 5);
+        // The one that it has lies far into the block.
+        let mut probe = inside();
+        probe.args(["probe", &format!("10.99.0.1:{port}"), "-j", "--no-record"]);
+        probe.args(["--source", "10.0.0.0/8", "--max", "5", "--hold", "0s"]);
+        let done = probe.output().unwrap();
         assert_eq!(number(&json(&done, 0), "/result/counts/accepted"), 5);
         // Seen from elsewhere the address is another host's.
         refused(sockscope(), &[&format!("10.99.0.1:{port}")], "is not this host");

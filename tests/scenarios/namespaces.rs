@@ -3,24 +3,13 @@
 use crate::fixtures::Server;
 use crate::fixtures::netns::Netns;
 use crate::fixtures::probe::Probe;
+use crate::fixtures::rights::ForNobody;
 
 const TARGET: &str = "192.0.2.2:2000";
 
-/// The client's namespace and the server's.
-fn linked() -> Option<(Netns, Netns)> {
-    let (here, there) = (Netns::new()?, Netns::new()?);
-    let link = ["link", "add", "eth0", "type", "veth", "peer", "eth0", "netns"];
-    here.ip(&[&link[..], &[&there.name]].concat());
-    for (netns, address) in [(&here, "192.0.2.1/24"), (&there, "192.0.2.2/24")] {
-        netns.ip(&["address", "add", address, "dev", "eth0"]);
-        netns.ip(&["link", "set", "eth0", "up"]);
-    }
-    Some((here, there))
-}
-
 #[test]
 fn named_it_is_probed_freely_and_seen_to_accept() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let server = Server::start_in(&there, &["--listen", TARGET]);
     for name in [there.name.clone(), server.pid().to_string()] {
         let outcome = Probe::of(TARGET)
@@ -35,7 +24,7 @@ fn named_it_is_probed_freely_and_seen_to_accept() {
 
 #[test]
 fn named_its_limits_are_told_apart() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let args = ["--listen", TARGET, "--fd-limit", "100", "--backlog", "20"];
     let server = Server::start_in(&there, &args);
     let outcome =
@@ -47,8 +36,39 @@ fn named_its_limits_are_told_apart() {
 }
 
 #[test]
+fn entering_a_namespace_takes_a_right() {
+    let Some(netns) = Netns::new() else { return };
+    let Some(nobody) = ForNobody::copy() else { return };
+    let server = Server::start_in(&netns, &["--listen", "127.0.0.1:2000"]);
+    for name in [netns.name.clone(), server.pid().to_string()] {
+        let (exit, says) = Probe::of("127.0.0.1:2000")
+            .by_program(nobody.words())
+            .with(&["--target-netns", &name])
+            .refused();
+        assert!(exit == 3 && says.contains("cannot be entered"), "{exit} {says}");
+    }
+}
+
+#[test]
+fn a_loopback_address_is_each_namespaces_own() {
+    let Some(netns) = Netns::new() else { return };
+    let abstract_name = format!("unix:@sockscope-inside-{}", std::process::id());
+    for listen in ["127.0.0.1:2000", "[::1]:2000", &abstract_name] {
+        let server = Server::start_in(&netns, &["--listen", listen]);
+        let pid = server.pid().to_string();
+        let probe = || Probe::of(listen).with(&["--target-netns", &pid, "--max", "20"]);
+        let (exit, says) = probe().refused();
+        assert!(exit == 2 && says.contains("each namespace's own"), "{exit} {says}");
+        // Named from within, it is the one that is dialed.
+        let outcome = probe().inside(&netns).run();
+        outcome.is("requested", "certain");
+        outcome.holds(20);
+    }
+}
+
+#[test]
 fn not_named_it_is_somebody_elses() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let server = Server::start_in(&there, &["--listen", TARGET]);
     for args in [&[][..], &["--max", "20"], &["--authorized"]] {
         let (exit, says) = Probe::of(TARGET).inside(&here).with(args).refused();
@@ -65,7 +85,7 @@ fn not_named_it_is_somebody_elses() {
 
 #[test]
 fn an_address_of_this_host_with_nobody_on_it_may_be_anothers() {
-    let Some((here, _there)) = linked() else { return };
+    let Some((here, _there)) = Netns::linked() else { return };
     let (exit, says) = Probe::of("192.0.2.1:2000").inside(&here).refused();
     assert!(exit == 2 && says.contains("nothing listens on it here"), "{says}");
 }

@@ -21,6 +21,20 @@ fn two_probes_in_a_row_find_the_same() {
 }
 
 #[test]
+fn an_own_address_is_dialed_as_gently_as_loopback() {
+    let Some((here, _there)) = Netns::linked() else { return };
+    let args = ["--listen", "192.0.2.1:2000", "--never-accept", "--backlog", "16"];
+    let server = Server::start_in(&here, &args);
+    let outcome =
+        Probe::of("192.0.2.1:2000").inside(&here).with(&["--threads", "1"]).run();
+    outcome.is("server.accept_queue", "certain");
+    outcome.fills(16);
+    // One in ten milliseconds once the queue is full, not all of the window at once.
+    assert!(outcome.count("dialed") < 400, "{outcome}");
+    drop(server);
+}
+
+#[test]
 fn two_probes_at_a_time_count_each_its_own() {
     let server = Server::apart(&[]);
     let start = |n| {

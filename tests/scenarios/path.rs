@@ -93,6 +93,16 @@ fn no_way_leads_there() {
 }
 
 #[test]
+fn the_loopback_interface_is_down() {
+    let Some(netns) = Netns::new() else { return };
+    netns.ip(&["address", "flush", "dev", "lo"]);
+    netns.ip(&["link", "set", "lo", "down"]);
+    let outcome = Probe::of("127.0.0.1:80").inside(&netns).run();
+    outcome.is("path.unreachable", "certain");
+    assert!(outcome.remedies()[0].contains("ip link set lo up"), "{outcome}");
+}
+
+#[test]
 fn a_host_that_is_not_there() {
     let Some(netns) = Netns::new() else { return };
     netns.ip(&["link", "add", "near", "type", "veth", "peer", "far"]);
@@ -100,8 +110,14 @@ fn a_host_that_is_not_there() {
         netns.ip(&["link", "set", end, "up"]);
     }
     netns.ip(&["address", "add", "192.0.2.1/24", "dev", "near"]);
-    let probe = Probe::of("192.0.2.7:80").inside(&netns);
+    // A listener on all addresses of this host does not answer for those of others.
+    let server = Server::start_in(&netns, &["--listen", "0.0.0.0:0"]);
+    let target = format!("192.0.2.7:{}", server.socket_addr().port());
+    let probe = Probe::of(&target).inside(&netns);
     let outcome = probe.with(&["--authorized", "--max", "20"]).run();
     outcome.is("path.unreachable", "likely");
+    assert!(outcome.run["result"]["counts"]["accepted"].is_null(), "{outcome}");
+    // It tried all 20, and waited for them: that is not to be behind.
+    assert!(!outcome.warnings().contains(&"client_behind"), "{outcome}");
     assert!(outcome.fact("dials").ends_with("EHOSTUNREACH"), "{outcome}");
 }

@@ -16,18 +16,6 @@ use crate::fixtures::{Server, run, sockscope, until};
 const TARGET: &str = "192.0.2.2:2000";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sockscope");
 
-/// The client's namespace and the server's.
-fn linked() -> Option<(Netns, Netns)> {
-    let (here, there) = (Netns::new()?, Netns::new()?);
-    let link = ["link", "add", "eth0", "type", "veth", "peer", "eth0", "netns"];
-    here.ip(&[&link[..], &[&there.name]].concat());
-    for (netns, address) in [(&here, "192.0.2.1/24"), (&there, "192.0.2.2/24")] {
-        netns.ip(&["address", "add", address, "dev", "eth0"]);
-        netns.ip(&["link", "set", "eth0", "up"]);
-    }
-    Some((here, there))
-}
-
 fn serve(there: &Netns, args: &[&str]) -> Server {
     let program = there.command(PROGRAM);
     Server::start_by(program, &[&["--listen", TARGET], args].concat())
@@ -108,7 +96,7 @@ const COUNTED: &str = "--count-from 192.0.2.1";
 
 #[test]
 fn told_of_its_fds_it_is_at_its_fd_limit_for_certain() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let server = serve(&there, &["--fd-limit", "100", "--backlog", "20"]);
     let outcome = probed(&here, "400", &telling(&there, COUNTED));
     outcome.is("server.fd_limit", "certain");
@@ -133,7 +121,7 @@ fn told_of_its_fds_it_is_at_its_fd_limit_for_certain() {
 
 #[test]
 fn without_counts_the_verdict_is_as_certain_and_the_level_is_the_clients() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let _server = serve(&there, &["--fd-limit", "100", "--backlog", "20"]);
     let outcome = probed(&here, "400", &telling(&there, ""));
     outcome.is("server.fd_limit", "certain");
@@ -143,7 +131,7 @@ fn without_counts_the_verdict_is_as_certain_and_the_level_is_the_clients() {
 
 #[test]
 fn told_of_its_queue_a_server_that_never_accepts_is_found_out() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     // 40 fit into the queue, and none is accepted.
     for (max, queued) in [("40", 40), ("300", 51)] {
         let _server = serve(&there, &["--never-accept", "--backlog", "50"]);
@@ -156,7 +144,7 @@ fn told_of_its_queue_a_server_that_never_accepts_is_found_out() {
 
 #[test]
 fn told_of_its_state_a_stopped_server_is_found_out() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let server = serve(&there, &["--backlog", "30"]);
     server.signal(Signal::STOP);
     let outcome = probed(&here, "200", &telling(&there, COUNTED));
@@ -168,7 +156,7 @@ fn told_of_its_state_a_stopped_server_is_found_out() {
 
 #[test]
 fn all_that_was_asked_for_is_accepted_by_the_servers_table() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let _server = serve(&there, &[]);
     let outcome = probed(&here, "300", &telling(&there, COUNTED));
     outcome.is("requested", "certain");
@@ -177,7 +165,7 @@ fn all_that_was_asked_for_is_accepted_by_the_servers_table() {
 
 #[test]
 fn connections_that_were_there_from_the_same_address_are_left_out() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let _server = serve(&there, &[]);
     let other = ["--hold", "20s", "--no-record"];
     let other = Running::start(&mut probe(&here, "10", &other));
@@ -193,7 +181,7 @@ fn connections_that_were_there_from_the_same_address_are_left_out() {
 
 #[test]
 fn counts_from_other_addresses_than_are_dialed_from_are_not_taken() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let _server = serve(&there, &[]);
     let evidence = telling(&there, "--count-from 198.51.100.0/24");
     let outcome = probed(&here, "20", &evidence);
@@ -204,7 +192,7 @@ fn counts_from_other_addresses_than_are_dialed_from_are_not_taken() {
 
 #[test]
 fn a_server_that_dies_is_seen_to_by_the_command() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let mut server = serve(&there, &["--die-after", "60"]);
     let outcome = probed(&here, "200", &telling(&there, ""));
     outcome.is("server.died", "certain");
@@ -222,7 +210,7 @@ fn is_from_outside(outcome: &Outcome, warning: &str) {
 
 #[test]
 fn a_command_that_ends_too_early_leaves_the_view_from_outside() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let _server = serve(&there, &["--never-accept", "--backlog", "10"]);
     let evidence = telling(&there, "--for 500ms") + "; echo link lost >&2; exit 7";
     let outcome = probed(&here, "60", &evidence);
@@ -233,7 +221,7 @@ fn a_command_that_ends_too_early_leaves_the_view_from_outside() {
 
 #[test]
 fn a_command_that_falls_silent_leaves_the_view_from_outside() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let _server = serve(&there, &["--never-accept", "--backlog", "10"]);
     let evidence = telling(&there, "--for 500ms") + "; sleep 60";
     let outcome = probed(&here, "60", &evidence);
@@ -242,7 +230,7 @@ fn a_command_that_falls_silent_leaves_the_view_from_outside() {
 
 #[test]
 fn rubbish_instead_of_samples_leaves_the_view_from_outside() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let _server = serve(&there, &["--never-accept", "--backlog", "10"]);
     let evidence = telling(&there, "--for 500ms") + "; exec yes '{\"schema\":1}'";
     let outcome = probed(&here, "60", &evidence);
@@ -252,7 +240,7 @@ fn rubbish_instead_of_samples_leaves_the_view_from_outside() {
 
 #[test]
 fn a_greeting_before_the_samples_does_no_harm() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let _server = serve(&there, &["--never-accept", "--backlog", "10"]);
     let evidence = format!("echo Welcome; {}", telling(&there, ""));
     let outcome = probed(&here, "60", &evidence);
@@ -262,7 +250,7 @@ fn a_greeting_before_the_samples_does_no_harm() {
 
 #[test]
 fn a_command_that_gives_no_sample_at_all_opens_nothing() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let _server = serve(&there, &[]);
     let folder = tempfile::tempdir().unwrap();
     for (evidence, says) in [
@@ -300,7 +288,7 @@ fn noted(path: &Path) -> Pid {
 
 #[test]
 fn an_interrupted_probe_ends_its_command() {
-    let Some((here, there)) = linked() else { return };
+    let Some((here, there)) = Netns::linked() else { return };
     let _server = serve(&there, &[]);
     let folder = tempfile::tempdir().unwrap();
     let note = folder.path().join("pid");

@@ -23,6 +23,16 @@ fn all_that_was_asked_for_is_accepted() {
 }
 
 #[test]
+fn what_binds_next_is_the_limit_of_the_server() {
+    let server = Server::apart(&["--fd-limit", "1000"]);
+    let outcome = server.probe().with(&MAX).run();
+    holds_all(&outcome);
+    assert_eq!(outcome.run["verdict"]["next"]["ceiling"], "RLIMIT_NOFILE soft");
+    let next = outcome.number("/verdict/next/number");
+    assert!((960..1000).contains(&next), "{outcome}");
+}
+
+#[test]
 fn every_kind_of_address_is_counted_at_the_server() {
     let folder = tempfile::tempdir().unwrap();
     let path = format!("unix:{}", folder.path().join("s").display());

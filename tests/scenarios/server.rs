@@ -46,6 +46,7 @@ fn nobody_accepts() {
     assert_eq!(outcome.count("queued"), 129, "{outcome}");
     assert_eq!(outcome.fact("accept queue"), "129, full (backlog 128 + 1)");
     assert!(outcome.remedies()[0].contains(&server.pid().to_string()), "{outcome}");
+    assert_eq!(outcome.run["verdict"]["next"]["ceiling"], "RLIMIT_NOFILE soft");
 }
 
 #[test]
@@ -127,6 +128,7 @@ fn a_thread_with_an_fd_table_of_its_own_is_full() {
     assert!((180..200).contains(&outcome.held()), "{outcome}");
     let whose = format!("open fds of pid {} thread ", server.pid());
     assert_eq!(outcome.fact(&whose), "100 of 100");
+    assert_eq!(outcome.number("/result/fds/server_tables"), 3, "main's, too");
     let raised = outcome.remedies()[0].rsplit_once(':').unwrap().1;
     let raised: u64 = raised.parse().unwrap();
     let next = outcome.number("/verdict/next/number");
@@ -174,6 +176,8 @@ fn beyond_50(beyond: &str, code: &str) {
     outcome.is(code, "certain");
     outcome.holds(50);
     assert!(outcome.remedies()[0].contains(&server.pid().to_string()), "{outcome}");
+    let ended = outcome.fact("new connections ended");
+    assert!(ended.contains(", half of them within "), "{ended}");
     if let Some(words) = beyond.strip_prefix("reject:") {
         assert_eq!(outcome.fact("it said"), format!("\"{words}\""));
     }
@@ -277,7 +281,8 @@ fn a_server_of_another_user_is_seen_as_far_as_an_ordinary_user_can() {
     assert_eq!(outcome.level(), "accepted");
     outcome.fills(32);
     assert!(outcome.summary().contains("uid 0"), "{outcome}");
-    assert!(outcome.remedies()[0].starts_with("sudo sockscope probe"), "{outcome}");
+    let (program, target) = (nobody.words().pop().unwrap(), &server.address);
+    assert_eq!(outcome.remedies(), [format!("sudo {program} probe {target}")]);
     assert!(outcome.alternatives().contains(&"server.fd_limit"));
 }
 

@@ -16,12 +16,19 @@ use crate::kernel::fd_table::LocalFd;
 const LIFETIME_MAX_MS: u64 = 86_400_000;
 /// One that ended within so long was never held: the server turned it away.
 const NEVER_HELD_MS: u32 = 100;
+/// What ended within so long is young; and a little more in µs, for the one counts from
+/// a whole ms.
+const YOUNG_MS: u32 = 1000;
+const YOUNG_MAX_US: u64 = 1_002_000;
 /// Moments that are kept of a sample, at the most.
 const SAMPLE_MAX: usize = 2048;
 
 /// What a dialer saw of the connections that the server ended.
 #[derive(Debug, Clone, Default)]
 pub struct Closings {
+    /// For how many µs each had been open, of those that were asked nothing and ended
+    /// within a second; None where there were none.
+    pub young_us: Option<Histogram<u64>>,
     /// For how many ms each had been open and silent, of those held for a while; None
     /// where there were none.
     pub silent_ms: Option<Histogram<u64>>,
@@ -81,16 +88,27 @@ impl Closings {
     /// given where dialing still goes on.
     pub(super) fn note(&mut self, silent_ms: u32, since_us: Option<u32>) {
         if silent_ms >= NEVER_HELD_MS {
-            let histogram = self.silent_ms.get_or_insert_with(|| {
-                Histogram::new_with_bounds(1, LIFETIME_MAX_MS, 2)
-                    .unwrap_or_else(|_| unreachable!("the bounds are constants"))
-            });
+            let histogram = self.silent_ms.get_or_insert_with(|| up_to(LIFETIME_MAX_MS));
             histogram.saturating_record(u64::from(silent_ms));
         }
         if let Some(since_us) = since_us {
             self.ended_since_us.push(since_us);
         }
     }
+}
+
+impl Closings {
+    /// Notes for how long one had been open that ended young.
+    fn note_young(&mut self, lived_us: u32) {
+        let histogram = self.young_us.get_or_insert_with(|| up_to(YOUNG_MAX_US));
+        histogram.saturating_record(u64::from(lived_us));
+    }
+}
+
+/// An empty histogram from 1 to `most`, to 1 %.
+fn up_to(most: u64) -> Histogram<u64> {
+    Histogram::new_with_bounds(1, most, 2)
+        .unwrap_or_else(|_| unreachable!("the bounds are constants"))
 }
 
 impl Dialer {
@@ -108,7 +126,7 @@ impl Dialer {
             bump(&g.phantoms);
         } else {
             bump(kind);
-            if lived_ms >= 1000 {
+            if lived_ms >= YOUNG_MS {
                 bump(&g.closed_old);
                 if elder {
                     bump(&g.elders_lost);
@@ -121,6 +139,9 @@ impl Dialer {
                 && std::ptr::eq(kind, &raw const g.closed_after_words)
             {
                 *lock(&self.shared.refusals).entry(why).or_default() += 1;
+            }
+            if lived_ms < YOUNG_MS && self.shared.service.is_none() {
+                self.closings.note_young((now as u32).wrapping_sub(asked));
             }
             let pings = self.shared.service.as_ref().is_some_and(|s| s.ping.is_some());
             let asked_ms = (now as u32).wrapping_sub(asked) / 1000;
