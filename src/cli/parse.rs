@@ -57,6 +57,17 @@ pub fn duration_above_0(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The time from one look to the next: 10ms or longer.
+///
+/// # Errors
+/// As [`duration`], and what is shorter.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        short if short < Duration::from_millis(10) => Err("must be 10ms or more".into()),
+        some => Ok(some),
+    }
+}
+
 /// The most connections that can be asked for: more than the four-tuples of all sources
 /// that a probe uses.
 const CONNECTIONS_MAX: u64 = 1_000_000_000;
@@ -215,6 +226,8 @@ mod tests {
             assert!(duration(text).unwrap_err().contains("is written"), "{text}");
         }
         assert!(duration_above_0("0ms").is_err());
+        assert_eq!(interval("10ms"), Ok(Duration::from_millis(10)));
+        assert_eq!(interval("9ms"), Err("must be 10ms or more".into()));
     }
 
     #[test]

@@ -209,9 +209,8 @@ impl<'a> Lister<'a> {
         let mut over = false;
         let passed = source.rows(selection, &mut |row| {
             self.find(&self.index, &row, &mut owners);
-            let known = !row.inode.exists()
-                || !owners.is_empty()
-                || self.is_unowned(row.inode);
+            let known =
+                !row.inode.exists() || !owners.is_empty() || self.is_unowned(row.inode);
             if !known && !self.looked.is_after(row.inode) {
                 late.push(row.into_owned());
                 return ControlFlow::Continue(());
