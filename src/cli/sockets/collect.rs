@@ -88,7 +88,8 @@ impl Collector {
         printer: Option<Box<dyn Printer + Send>>,
     ) -> io::Result<()> {
         if let Some(by) = plan.by {
-            return print_groups(plan, by, &self.groups(plan));
+            let groups = self.groups(plan);
+            return print_groups(plan, by, &groups[..plan.limit_of(groups.len())]);
         }
         if plan.count {
             return print_count(plan, self.count);
@@ -97,22 +98,18 @@ impl Collector {
         if let Some(sort) = plan.sort {
             self.kept.sort_by(|a, b| a.key.compare(&b.key, sort.descending));
         }
-        let limit =
-            plan.limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-        for Kept { row, owners, no_owner, .. } in self.kept.iter().take(limit) {
+        let limit = plan.limit_of(self.kept.len());
+        for Kept { row, owners, no_owner, .. } in &self.kept[..limit] {
             let listed = Listed { row, owners, no_owner: *no_owner };
             printer.row(&Shown { listed: &listed, context })?;
         }
         printer.finish()
     }
 
-    /// The groups, the largest first, within the limit.
+    /// All groups, in order.
     pub(super) fn groups(self, plan: &Plan) -> Vec<(String, Group)> {
         let mut sorted: Vec<(String, Group)> = self.groups.into_iter().collect();
         sorted.sort_by(|one, other| plan.group_sort.compare(one, other));
-        let limit =
-            plan.limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-        sorted.truncate(limit);
         sorted
     }
 }

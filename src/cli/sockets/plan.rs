@@ -210,6 +210,11 @@ impl Plan {
         self.sort.is_some() || self.sums()
     }
 
+    /// How many of so many rows are to be shown.
+    pub(super) fn limit_of(&self, rows: usize) -> usize {
+        self.limit.and_then(|n| usize::try_from(n).ok()).map_or(rows, |n| n.min(rows))
+    }
+
     /// The limit, where it ends the reading too.
     pub(super) fn stream_limit(&self) -> Option<u64> {
         self.limit.filter(|_| !self.collects())

@@ -218,11 +218,12 @@ impl<'a> Watch<'a> {
     fn show(&mut self, at: Timestamp) -> io::Result<()> {
         let Self { plan, places, names, report, totals, output, .. } = self;
         let pass = Pass { plan, at, places, names, totals: *totals };
-        match report {
+        let shown = match report {
             Report::Events(events) => events.print(&pass),
             Report::Pages(view) => view.page(&pass, output.colors_stdout()),
             Report::Screen(view, screen) => screen.draw(view, &pass),
-        }
+        };
+        shown.map_err(session::unprintable)
     }
 
     /// Waits for the next pass; draws again what a terminal of another size needs.

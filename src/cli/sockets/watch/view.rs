@@ -115,7 +115,7 @@ impl View {
             group_cells(&mut cells, name, group);
             Row { cells, tail: String::new(), mark }
         };
-        let mut rows: Vec<Row> = now
+        let mut rows: Vec<Row> = now[..pass.plan.limit_of(now.len())]
             .iter()
             .map(|(name, group)| match &old {
                 Some(old) if !old.contains(name) => row(name, group, Mark::New),
@@ -125,6 +125,7 @@ impl View {
         let gone = before.unwrap_or_default().iter();
         let gone = gone.filter(|(name, _)| !new.contains(name));
         rows.extend(gone.map(|(name, group)| row(name, group, Mark::Gone)));
+        rows.truncate(pass.plan.limit_of(rows.len()));
         rows
     }
 }
@@ -148,7 +149,7 @@ fn title(pass: &Pass<'_>) -> String {
 
 fn sign(mark: Mark) -> &'static str {
     match mark {
-        Mark::Same => "",
+        Mark::Same => " ",
         Mark::New => "+",
         Mark::Gone => "-",
     }
@@ -224,7 +225,7 @@ fn socket_rows(pass: &Pass<'_>, room: usize) -> (Vec<Heading>, Vec<Row>, usize) 
             Ranked::of(pass, at, socket, mark)
         }));
     }
-    let limit = plan.limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let limit = plan.limit_of(sockets.len());
     let changes_first = sockets.len() > room.min(limit);
     sockets.sort_by(|one, other| one.compare(other, plan, changes_first));
     sockets.truncate(limit);
