@@ -1,17 +1,16 @@
 //! `sockscope backlog`: a listener's accept queue, watched.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::exit::{Exit, Failure};
 use super::parse;
+use super::wait::{Woken, wait};
 use crate::backlog::sample::Sample;
 use crate::backlog::sampler::Sampler;
 use crate::host::ProcRoot;
@@ -165,7 +164,7 @@ fn stream(
             if pause.is_zero() {
                 break;
             }
-            if is_closed(io::stdout().as_fd(), pause)? {
+            if wait(io::stdout(), None, pause)? == Woken::Closed {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
         }
@@ -175,18 +174,6 @@ fn stream(
         if last {
             return Ok(());
         }
-    }
-}
-
-/// Waits for so long, and says at once when the reader of a pipe is gone (poll(2)).
-fn is_closed(out: BorrowedFd<'_>, pause: Duration) -> io::Result<bool> {
-    let mut fds = [PollFd::from_borrowed_fd(out, PollFlags::empty())];
-    let pause = Timespec::try_from(pause).ok();
-    match poll(&mut fds, pause.as_ref()) {
-        Ok(_) => Ok(fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)),
-        // A signal: the caller looks at it.
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -12,6 +12,7 @@ mod serve;
 mod served;
 mod sockets;
 mod summary;
+mod wait;
 
 use std::process::ExitCode;
 

@@ -62,6 +62,17 @@ pub fn duration_above_0(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The time from one look to the next: 10ms or longer.
+///
+/// # Errors
+/// As [`duration`], and what is shorter.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        short if short < Duration::from_millis(10) => Err("must be 10ms or more".into()),
+        some => Ok(some),
+    }
+}
+
 /// The most connections that can be asked for: more than the four-tuples of all sources
 /// that a probe uses.
 const CONNECTIONS_MAX: u64 = 1_000_000_000;
@@ -224,6 +235,8 @@ mod tests {
         for text in ["366d", "999999999999999h", "99999999999999999999s"] {
             assert!(duration(text).is_err(), "{text}");
         }
+        assert_eq!(interval("10ms"), Ok(Duration::from_millis(10)));
+        assert_eq!(interval("9ms"), Err("must be 10ms or more".into()));
     }
 
     #[test]

@@ -63,6 +63,14 @@ impl Netns {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no network namespace"))
     }
 
+    /// Another handle on the same namespace.
+    ///
+    /// # Errors
+    /// EMFILE where no descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()? })
+    }
+
     /// The inode that identifies this namespace, as `readlink /proc/PID/ns/net` shows.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use self::again::Kept;
 use super::model::{Inode, Owner, State};
 use super::owners::age::Moment;
 use super::owners::{OwnerIndex, all_owners, first_owners, owners_of};
@@ -14,6 +15,8 @@ use super::row::{Address, Kind, Row};
 use super::select::Selection;
 use super::source::{Passed, Source};
 use crate::kernel::sock_diag::TimerKind;
+
+mod again;
 
 /// Sockets without an owner that are looked up again, in case they were closed.
 const LOOKED_UP: usize = 1000;
@@ -102,6 +105,8 @@ pub struct Lister<'a> {
     hidden: NoOwner,
     /// Sockets that were handed out as not permitted.
     not_permitted: Cell<u64>,
+    /// Where it lists again and again.
+    kept: Option<Kept>,
 }
 
 impl<'a> Lister<'a> {
@@ -121,6 +126,7 @@ impl<'a> Lister<'a> {
             looked,
             hidden: NoOwner::Kernel,
             not_permitted: Cell::new(0),
+            kept: None,
         };
         lister.hidden = lister.hidden();
         Ok(lister)
@@ -203,7 +209,8 @@ impl<'a> Lister<'a> {
         let mut over = false;
         let passed = source.rows(selection, &mut |row| {
             self.find(&self.index, &row, &mut owners);
-            let known = !owners.is_empty() || !row.inode.exists();
+            let known =
+                !row.inode.exists() || !owners.is_empty() || self.is_unowned(row.inode);
             if !known && !self.looked.is_after(row.inode) {
                 late.push(row.into_owned());
                 return ControlFlow::Continue(());
@@ -213,6 +220,10 @@ impl<'a> Lister<'a> {
             flow
         })?;
         if over || late.is_empty() {
+            return Ok(passed);
+        }
+        if self.kept.is_some() {
+            self.list_new(source, &late, each)?;
             return Ok(passed);
         }
         let again = owners_of(self.proc_root, &inodes_of(&late))?;

@@ -5,7 +5,9 @@
 //! from /proc; what cannot be read is reported as such.
 
 pub mod block;
+pub mod changes;
 pub mod connections;
+pub mod ends;
 pub mod filter;
 pub mod listeners;
 pub mod listing;

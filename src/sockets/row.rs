@@ -114,7 +114,7 @@ impl fmt::Display for Kind {
 }
 
 /// One end of a socket, in the terms of its family.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Address<'a> {
     /// None: it is not bound, has no peer, or its family has no such thing.
     #[default]

@@ -1,6 +1,7 @@
 //! What is typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -43,6 +44,18 @@ pub(in crate::cli) struct Args {
     /// Group: how many sockets, and their queues, by KEY
     #[arg(long, value_name = "KEY", value_enum, conflicts_with_all = ["count", "columns"])]
     pub(super) by: Option<GroupKey>,
+
+    /// List again every INTERVAL [default: 1s]: a table in place on a terminal, with what
+    /// is new (+) and gone (-); with --format ndjson, a line for each event
+    #[arg(
+        long,
+        value_name = "INTERVAL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1s",
+        value_parser = parse::interval
+    )]
+    pub(super) watch: Option<Duration>,
 
     /// Which owners to look for: all of them, the first found of each socket (quicker
     /// where few sockets are listed), or none

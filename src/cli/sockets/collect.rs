@@ -37,7 +37,7 @@ struct Kept {
 
 /// What a row is sorted by. What is not known comes last, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Key {
+pub(super) enum Key {
     Number(u64),
     Address(SocketAddr),
     Text(String),
@@ -46,7 +46,7 @@ enum Key {
 
 /// What a group adds up to.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-struct Group {
+pub(super) struct Group {
     sockets: u64,
     recv_q: u64,
     send_q: u64,
@@ -88,7 +88,8 @@ impl Collector {
         printer: Option<Box<dyn Printer + Send>>,
     ) -> io::Result<()> {
         if let Some(by) = plan.by {
-            return print_groups(plan, by, self.groups);
+            let groups = self.groups(plan);
+            return print_groups(plan, by, &groups[..plan.limit_of(groups.len())]);
         }
         if plan.count {
             return print_count(plan, self.count);
@@ -97,18 +98,49 @@ impl Collector {
         if let Some(sort) = plan.sort {
             self.kept.sort_by(|a, b| a.key.compare(&b.key, sort.descending));
         }
-        let limit =
-            plan.limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-        for Kept { row, owners, no_owner, .. } in self.kept.iter().take(limit) {
+        let limit = plan.limit_of(self.kept.len());
+        for Kept { row, owners, no_owner, .. } in &self.kept[..limit] {
             let listed = Listed { row, owners, no_owner: *no_owner };
             printer.row(&Shown { listed: &listed, context })?;
         }
         printer.finish()
     }
+
+    /// All groups, in order.
+    pub(super) fn groups(self, plan: &Plan) -> Vec<(String, Group)> {
+        let mut sorted: Vec<(String, Group)> = self.groups.into_iter().collect();
+        sorted.sort_by(|one, other| plan.group_sort.compare(one, other));
+        sorted
+    }
+}
+
+/// The headings of a table of groups.
+pub(super) fn group_headings(by: GroupKey) -> Vec<Heading> {
+    let heading = |title: &str, align| Heading { title: title.to_owned(), align };
+    vec![
+        heading("Sockets", Align::Right),
+        heading("Recv-Q", Align::Right),
+        heading("Send-Q", Align::Right),
+        heading(&key_name(by), Align::Left),
+    ]
+}
+
+/// Adds the cells of a group.
+pub(super) fn group_cells(cells: &mut Cells, key: &str, group: &Group) {
+    for number in [group.sockets, group.recv_q, group.send_q] {
+        cells.push(|to| to.push_str(&number.to_string()));
+    }
+    cells.push(|to| to.push_str(key));
+}
+
+/// The name of a key, as it is typed.
+fn key_name(by: GroupKey) -> String {
+    clap::ValueEnum::to_possible_value(&by)
+        .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 impl Key {
-    fn of(sort: Sort, shown: &Shown<'_>) -> Self {
+    pub(super) fn of(sort: Sort, shown: &Shown<'_>) -> Self {
         let (column, row) = (sort.column, shown.listed.row);
         if column.is_number() {
             return column.number(shown).map_or(Self::Unknown, Self::Number);
@@ -126,7 +158,7 @@ impl Key {
         if text.is_empty() { Self::Unknown } else { Self::Text(text) }
     }
 
-    fn compare(&self, other: &Self, descending: bool) -> Ordering {
+    pub(super) fn compare(&self, other: &Self, descending: bool) -> Ordering {
         let order = match (self, other) {
             (Self::Unknown, _) | (_, Self::Unknown) => {
                 return (*self == Self::Unknown).cmp(&(*other == Self::Unknown));
@@ -216,17 +248,8 @@ fn print_count(plan: &Plan, count: u64) -> io::Result<()> {
     out.flush()
 }
 
-fn print_groups(
-    plan: &Plan,
-    by: GroupKey,
-    groups: HashMap<String, Group>,
-) -> io::Result<()> {
-    let mut sorted: Vec<(String, Group)> = groups.into_iter().collect();
-    sorted.sort_by(|one, other| plan.group_sort.compare(one, other));
-    let limit = plan.limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    sorted.truncate(limit);
-    let name = clap::ValueEnum::to_possible_value(&by)
-        .map_or_else(String::new, |value| value.get_name().to_owned());
+fn print_groups(plan: &Plan, by: GroupKey, sorted: &[(String, Group)]) -> io::Result<()> {
+    let name = key_name(by);
     let mut out = io::BufWriter::new(io::stdout().lock());
     match plan.format {
         Format::Json => {
@@ -239,7 +262,7 @@ fn print_groups(
             writeln!(out)?;
         }
         Format::Ndjson => {
-            for (key, group) in &sorted {
+            for (key, group) in sorted {
                 crate::render::document::ndjson(&mut out, &object(key, group))?;
             }
         }
@@ -249,28 +272,18 @@ fn print_groups(
                 csv.write_record(cells).map_err(crate::render::document::csv_error)
             };
             write(&mut csv, ["key", "sockets", "recv_q", "send_q"])?;
-            for (key, g) in &sorted {
+            for (key, g) in sorted {
                 let [a, b, c] = [g.sockets, g.recv_q, g.send_q].map(|n| n.to_string());
                 write(&mut csv, [key, &a, &b, &c])?;
             }
             csv.flush()?;
         }
         Format::Table => {
-            let heading = |title: &str, align| Heading { title: title.to_owned(), align };
-            let headings = vec![
-                heading("Sockets", Align::Right),
-                heading("Recv-Q", Align::Right),
-                heading("Send-Q", Align::Right),
-                heading(&name, Align::Left),
-            ];
-            let mut table = StreamTable::new(&mut out, headings, plan.header);
+            let mut table = StreamTable::new(&mut out, group_headings(by), plan.header);
             let mut cells = Cells::default();
-            for (key, group) in &sorted {
+            for (key, group) in sorted {
                 cells.clear();
-                for number in [group.sockets, group.recv_q, group.send_q] {
-                    cells.push(|to| to.push_str(&number.to_string()));
-                }
-                cells.push(|to| to.push_str(key));
+                group_cells(&mut cells, key, group);
                 table.row(&cells, "")?;
             }
             table.finish()?;

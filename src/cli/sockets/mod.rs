@@ -6,6 +6,7 @@ mod filter;
 mod plan;
 mod print;
 mod session;
+mod watch;
 
 use std::io;
 
@@ -17,7 +18,7 @@ use session::Session;
 
 use crate::host::ProcRoot;
 use crate::render::count;
-use crate::sockets::namespaces::{Label, Places};
+use crate::sockets::namespaces::{Label, Namespace, Places};
 
 /// Runs the command.
 pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
@@ -31,6 +32,9 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     }
     let places =
         Places { proc: ProcRoot::new(plan.proc_root.clone()), ..Places::default() };
+    if let Some(interval) = plan.watch {
+        return watch::run(&plan, &places, interval, output);
+    }
     let listed = match &plan.at {
         Where::Here => here(&plan, output),
         Where::In(spec) => {
@@ -64,29 +68,37 @@ fn everywhere(plan: &Plan, places: &Places, output: Output) -> Result<(), Failur
         let mut session = Session::begin(plan, output)?;
         let mut closed = 0_u64;
         for namespace in &visible.namespaces {
-            let label = match &namespace.label {
-                Label::Name(_) => namespace.label.to_string(),
-                _ if namespace.is_current => "here".to_owned(),
-                other => other.to_string(),
-            };
+            let label = label(namespace);
             let session = &mut session;
             match namespace.netns.run(|| session.namespace(Some(&label))) {
                 Ok(listed) => listed?,
                 Err(_) => closed += 1,
             }
         }
-        if closed > 0 {
-            let namespaces = match closed {
-                1 => "1 network namespace".to_owned(),
-                n => format!("{} network namespaces", count(n)),
-            };
-            output.note(&format!(
-                "{namespaces} may not be entered; run with sudo to see what is there"
-            ));
-        }
+        note_closed(&output, closed);
         session.finish(&output)
     };
     closed_pipe_is_fine(list())
+}
+
+/// What a namespace is called in a list.
+fn label(namespace: &Namespace) -> String {
+    match &namespace.label {
+        Label::Name(_) => namespace.label.to_string(),
+        _ if namespace.is_current => "here".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn note_closed(output: &Output, closed: u64) {
+    let namespaces = match closed {
+        0 => return,
+        1 => "1 network namespace".to_owned(),
+        n => format!("{} network namespaces", count(n)),
+    };
+    output.note(&format!(
+        "{namespaces} may not be entered; run with sudo to see what is there"
+    ));
 }
 
 /// A reader that has seen enough (`| head`) is no error.

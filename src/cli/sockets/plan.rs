@@ -1,6 +1,7 @@
 //! What was typed, as what is to be done.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args::{Args, Format, GroupKey, Letters, OwnersName, Via};
 use super::filter;
@@ -38,6 +39,8 @@ pub(super) struct Plan {
     pub(super) filter_needs: Needs,
     pub(super) at: Where,
     pub(super) unbound: bool,
+    /// How often to list again.
+    pub(super) watch: Option<Duration>,
     /// Whether tables were named, so that one that is lacking is missed.
     names_tables: bool,
 }
@@ -175,6 +178,7 @@ impl Plan {
             filter_needs,
             at,
             unbound: args.unbound,
+            watch: watch(args)?,
             names_tables: letters.any_table(),
         })
     }
@@ -204,6 +208,11 @@ impl Plan {
     /// Whether every row must have come before the first is printed.
     pub(super) fn collects(&self) -> bool {
         self.sort.is_some() || self.sums()
+    }
+
+    /// How many of so many rows are to be shown.
+    pub(super) fn limit_of(&self, rows: usize) -> usize {
+        self.limit.and_then(|n| usize::try_from(n).ok()).map_or(rows, |n| n.min(rows))
     }
 
     /// The limit, where it ends the reading too.
@@ -245,6 +254,36 @@ impl GroupSort {
 /// `-COLUMN` is COLUMN, the largest first.
 fn direction(text: &str) -> (&str, bool) {
     text.strip_prefix('-').map_or((text, false), |name| (name, true))
+}
+
+/// What a watch can be asked for: a table on and on, or a stream of events.
+fn watch(args: &Args) -> Result<Option<Duration>, String> {
+    if args.watch.is_none() {
+        return Ok(None);
+    }
+    let format = if args.json { Format::Json } else { args.format };
+    let is_stream = format == Format::Ndjson;
+    match args {
+        _ if matches!(format, Format::Json | Format::Csv) => {
+            Err("--watch prints a table, or events with --format ndjson: there is no \
+                 end to a document or a sheet"
+                .into())
+        }
+        Args { sort: Some(_), .. } | Args { limit: Some(_), .. } if is_stream => {
+            Err("--watch --format ndjson gives events as they come: --sort and --limit \
+                 are for a table"
+                .into())
+        }
+        Args { count: true, .. } | Args { by: Some(_), .. } if is_stream => {
+            Err("--watch --format ndjson gives events: --count and --by are for a table"
+                .into())
+        }
+        Args { unbound: true, .. } => {
+            Err("--watch sees what is in the kernel's tables: --unbound is for one list"
+                .into())
+        }
+        _ => Ok(args.watch),
+    }
 }
 
 /// What all that is shown, sorted and filtered by needs.

@@ -54,18 +54,10 @@ pub(super) fn printer(
         Format::Ndjson => Box::new(Ndjson { out, groups: plan.groups }),
         Format::Csv => Box::new(Csv::begin(out, columns, plan.header)?),
         Format::Table => {
-            let below = plan.detail.any() && !plan.oneline;
             let fits = io::stdout().is_terminal() && !plan.detail.any();
-            let headings = columns.iter().map(|column| column.heading()).collect();
-            let table = StreamTable::new(out, headings, plan.header);
-            let printer = TablePrinter {
-                table,
-                columns,
-                detail: plan.detail,
-                below,
-                cells: Cells::default(),
-                tail: String::new(),
-            };
+            let filler = Filler::of(plan);
+            let table = StreamTable::new(out, filler.headings(), plan.header);
+            let printer = TablePrinter { table, filler };
             match fits {
                 true => Box::new(Fitted::new(printer, plan.header)),
                 false => Box::new(printer),
@@ -135,19 +127,34 @@ impl<W: Write> Printer for Csv<W> {
     }
 }
 
-/// A table written as its rows come.
-struct TablePrinter<W: Write> {
-    table: StreamTable<W>,
+/// What a row of a table is made of.
+pub(super) struct Filler {
     columns: Vec<Column>,
     detail: detail::Wanted,
     /// Whether details stand on a line of their own.
     below: bool,
-    cells: Cells,
-    tail: String,
+    /// The columns of the row that was filled in last.
+    pub(super) cells: Cells,
+    /// What stands on a line of its own below it.
+    pub(super) tail: String,
 }
 
-impl<W: Write> TablePrinter<W> {
-    fn fill(&mut self, shown: &Shown<'_>) {
+impl Filler {
+    pub(super) fn of(plan: &Plan) -> Self {
+        Self {
+            columns: plan.columns.clone(),
+            detail: plan.detail,
+            below: plan.detail.any() && !plan.oneline,
+            cells: Cells::default(),
+            tail: String::new(),
+        }
+    }
+
+    pub(super) fn headings(&self) -> Vec<Heading> {
+        self.columns.iter().map(|column| column.heading()).collect()
+    }
+
+    pub(super) fn fill(&mut self, shown: &Shown<'_>) {
         self.cells.clear();
         self.tail.clear();
         for column in &self.columns {
@@ -172,10 +179,16 @@ impl<W: Write> TablePrinter<W> {
     }
 }
 
+/// A table written as its rows come.
+struct TablePrinter<W: Write> {
+    table: StreamTable<W>,
+    filler: Filler,
+}
+
 impl<W: Write> Printer for TablePrinter<W> {
     fn row(&mut self, shown: &Shown<'_>) -> io::Result<()> {
-        self.fill(shown);
-        self.table.row(&self.cells, &self.tail)
+        self.filler.fill(shown);
+        self.table.row(&self.filler.cells, &self.filler.tail)
     }
 
     fn finish(self: Box<Self>) -> io::Result<()> {
@@ -205,8 +218,8 @@ impl<W: Write> Printer for Fitted<W> {
         if self.streams {
             return self.inner.row(shown);
         }
-        self.inner.fill(shown);
-        self.rows.push(self.inner.cells.clone());
+        self.inner.filler.fill(shown);
+        self.rows.push(self.inner.filler.cells.clone());
         if self.rows.len() > FITTED {
             self.streams = true;
             for cells in std::mem::take(&mut self.rows) {
@@ -221,9 +234,7 @@ impl<W: Write> Printer for Fitted<W> {
         if streams {
             return inner.table.finish().map(drop);
         }
-        let headings: Vec<Heading> =
-            inner.columns.iter().map(|column| column.heading()).collect();
-        let text = fit(&headings, &rows, header);
+        let text = fit(&inner.filler.headings(), &rows, header);
         let mut out = BufWriter::new(io::stdout());
         out.write_all(text.as_bytes())?;
         out.flush()

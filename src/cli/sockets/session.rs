@@ -11,6 +11,7 @@ use crate::cli::output::Output;
 use crate::host::{ProcRoot, sysctl};
 use crate::kernel::netns::Netns;
 use crate::render::count;
+use crate::sockets::filter::Filter;
 use crate::sockets::listing::{Listed, Lister};
 use crate::sockets::names::{Cgroups, Interfaces, Users, Workloads};
 use crate::sockets::select::Selection;
@@ -31,10 +32,36 @@ pub(super) struct Session<'a> {
     left: Option<u64>,
 }
 
-struct Names {
+/// Names of what rows have as numbers.
+pub(super) struct Names {
     users: Users,
     workloads: Workloads,
     cgroups: Cgroups,
+}
+
+impl Names {
+    pub(super) fn of(plan: &Plan) -> Self {
+        Self {
+            users: Users::default(),
+            workloads: Workloads::new(&plan.proc_root),
+            cgroups: Cgroups::default(),
+        }
+    }
+
+    /// Forgets what processes run in: their numbers are used again.
+    pub(super) fn forget_processes(&mut self, plan: &Plan) {
+        self.workloads = Workloads::new(&plan.proc_root);
+    }
+
+    /// Those and what is known of one namespace.
+    pub(super) fn context<'a>(
+        &'a self,
+        interfaces: Option<&'a Interfaces>,
+        netns: Option<&'a str>,
+    ) -> Context<'a> {
+        let Self { users, workloads, cgroups } = self;
+        Context { users, interfaces, workloads, cgroups, netns }
+    }
 }
 
 /// Where rows go: printed as they come, or kept until all have come.
@@ -46,11 +73,7 @@ enum Sink {
 
 impl<'a> Session<'a> {
     pub(super) fn begin(plan: &'a Plan, output: Output) -> io::Result<Self> {
-        let names = Names {
-            users: Users::default(),
-            workloads: Workloads::new(&plan.proc_root),
-            cgroups: Cgroups::default(),
-        };
+        let names = Names::of(plan);
         let lister = Lister::new(&plan.proc_root, plan.look)?;
         let printer = || print::printer(plan, output);
         let sink = match plan.collects() {
@@ -68,23 +91,11 @@ impl<'a> Session<'a> {
     pub(super) fn namespace(&mut self, label: Option<&str>) -> io::Result<()> {
         let Self { plan, names, lister, sink, passed, left } = self;
         let interfaces = Interfaces::default();
-        let is_this_host = plan.is_this_host();
-        let context = Context {
-            users: &names.users,
-            interfaces: is_this_host.then_some(&interfaces),
-            workloads: &names.workloads,
-            cgroups: &names.cgroups,
-            netns: label,
-        };
+        let interfaces = Some(&interfaces).filter(|_| plan.is_this_host());
+        let context = names.context(interfaces, label);
         let root = ProcRoot::new(plan.proc_root.clone());
         let mut source = source(plan, root.clone())?;
-        let ports = sysctl::local_port_range(&root).ok();
-        let filter = match ports {
-            Some(ports) => plan.filter.clone().with_local_ports(ports),
-            None => plan.filter.clone(),
-        };
-        let selection =
-            Selection { program: filter.kernel(&plan.able()), ..plan.selection.clone() };
+        let (filter, selection) = asked(plan, &root);
         let mut failed = None;
         let mut each = |listed: &Listed<'_>| {
             if *left == Some(0) {
@@ -118,37 +129,35 @@ impl<'a> Session<'a> {
     /// Prints what is left, and says what is to be known of it.
     pub(super) fn finish(self, output: &Output) -> io::Result<()> {
         let Self { plan, names, lister, sink, passed, .. } = self;
-        let context = Context {
-            users: &names.users,
-            interfaces: None,
-            workloads: &names.workloads,
-            cgroups: &names.cgroups,
-            netns: None,
-        };
-        sink.finish(plan, &context).map_err(unprintable)?;
+        sink.finish(plan, &names.context(None, None)).map_err(unprintable)?;
         if passed.interrupted {
             output.note("the table changed while it was read: a row may be missing");
         }
-        for lack in &passed.lacking {
-            if plan.minds(lack) {
-                output.note(&lack.to_string());
-            } else {
-                output.detail(&lack.to_string());
-            }
-        }
-        let hidden = lister.not_permitted();
-        if hidden > 0 {
-            let owners = match hidden {
-                1 => "1 owner".to_owned(),
-                n => format!("{} owners", count(n)),
-            };
-            let remedy = match rustix::process::geteuid().is_root() {
-                true => "this root lacks CAP_SYS_PTRACE over their processes",
-                false => "run with sudo to see them",
-            };
-            output.note(&format!("{owners} could not be read; {remedy}"));
-        }
+        notes(plan, output, &passed, &lister);
         Ok(())
+    }
+}
+
+/// Says what could not be read.
+pub(super) fn notes(plan: &Plan, output: &Output, passed: &Passed, lister: &Lister<'_>) {
+    for lack in &passed.lacking {
+        if plan.minds(lack) {
+            output.note(&lack.to_string());
+        } else {
+            output.detail(&lack.to_string());
+        }
+    }
+    let hidden = lister.not_permitted();
+    if hidden > 0 {
+        let owners = match hidden {
+            1 => "1 owner".to_owned(),
+            n => format!("{} owners", count(n)),
+        };
+        let remedy = match rustix::process::geteuid().is_root() {
+            true => "this root lacks CAP_SYS_PTRACE over their processes",
+            false => "run with sudo to see them",
+        };
+        output.note(&format!("{owners} could not be read; {remedy}"));
     }
 }
 
@@ -177,9 +186,20 @@ pub(super) fn unprintable(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("the sockets cannot be printed: {error}"))
 }
 
+/// The filter and what the kernel is asked for, in the calling thread's network namespace.
+pub(super) fn asked(plan: &Plan, root: &ProcRoot) -> (Filter, Selection) {
+    let filter = match sysctl::local_port_range(root).ok() {
+        Some(ports) => plan.filter.clone().with_local_ports(ports),
+        None => plan.filter.clone(),
+    };
+    let program = filter.kernel(&plan.able());
+    let selection = Selection { program, ..plan.selection.clone() };
+    (filter, selection)
+}
+
 /// The source that was asked for, in the calling thread's network namespace. Another
 /// /proc than this host's has no sock_diag.
-fn source(plan: &Plan, root: ProcRoot) -> io::Result<Box<dyn Source>> {
+pub(super) fn source(plan: &Plan, root: ProcRoot) -> io::Result<Box<dyn Source + Send>> {
     Ok(match plan.via {
         Via::Netlink => Box::new(NetlinkSource::open()?),
         Via::Auto if plan.is_this_host() => Box::new(AutoSource::open(root)),

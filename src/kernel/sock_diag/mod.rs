@@ -2,6 +2,7 @@
 //! net/unix/diag.c are what answers.
 
 pub(crate) mod bytecode;
+mod ends;
 mod inet;
 mod name;
 mod netlink;
@@ -16,6 +17,7 @@ use std::ops::ControlFlow;
 use rustix::net::netlink::SOCK_DIAG;
 
 pub use self::bytecode::{Bytecode, Condition, End, Test};
+pub use self::ends::{Ends, Heard};
 pub use self::inet::{
     Extensions, Family, InetRequest, InetRow, Protocol, SocketId, Timer, TimerKind,
     canonical,

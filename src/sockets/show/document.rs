@@ -1,5 +1,7 @@
 //! A socket as a JSON object: the published schema `docs/socket.schema.json`.
 
+pub mod event;
+
 use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -271,7 +273,7 @@ fn end<'a>(shown: &Shown<'a>, end: End) -> (Option<Text<'a>>, Option<u32>) {
 }
 
 /// An address as a JSON string, without a copy of it where it is of a common kind.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 enum Text<'a> {
     Ip(IpAddr),
     Unix(&'a UnixName<'a>),
@@ -298,7 +300,7 @@ impl<T: Display> Serialize for Shownable<'_, T> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Owners<'a>(&'a [Owner]);
 
 impl Serialize for Owners<'_> {

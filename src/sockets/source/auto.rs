@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 
 use super::netlink::NetlinkSource;
 use super::proc::ProcSource;
-use super::{Lack, Passed, Source};
+use super::{Again, Lack, Passed, Source};
 use crate::host::ProcRoot;
+use crate::sockets::model::Cookie;
 use crate::sockets::row::{Kind, Row};
 use crate::sockets::select::{Selection, Tables};
 
@@ -60,6 +61,17 @@ impl Source for AutoSource {
         })?;
         passed.lacking.extend(more.lacking);
         Ok(passed)
+    }
+
+    fn again(&mut self, row: &Row<'_>, selection: &Selection) -> Again {
+        match &mut self.netlink {
+            Ok(netlink) => netlink.again(row, selection),
+            Err(_) => Again::Untold,
+        }
+    }
+
+    fn left_out(&self, cookie: Cookie) -> bool {
+        self.netlink.as_ref().is_ok_and(|netlink| netlink.left_out(cookie))
     }
 
     fn still_has(&mut self, row: &Row<'_>) -> Option<bool> {

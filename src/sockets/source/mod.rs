@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 
+use super::model::Cookie;
 use super::row::Row;
 use super::select::Selection;
 
@@ -25,11 +26,37 @@ pub trait Source {
         each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
     ) -> io::Result<Passed>;
 
+    /// Looks again at a socket that this source gave and that a later pass over the same
+    /// selection did not have.
+    fn again(&mut self, row: &Row<'_>, selection: &Selection) -> Again {
+        let _ = (row, selection);
+        Again::Untold
+    }
+
+    /// Whether the last pass left out a socket as a part of another: a subflow of MPTCP.
+    fn left_out(&self, cookie: Cookie) -> bool {
+        let _ = cookie;
+        false
+    }
+
     /// Whether a socket that this source gave is still there; None where it cannot tell.
     fn still_has(&mut self, row: &Row<'_>) -> Option<bool> {
         let _ = row;
         None
     }
+}
+
+/// What became of a socket that a pass did not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Again {
+    /// It is there as it should be; the table changed while it was read.
+    Here(Box<Row<'static>>),
+    /// It is there, in a state that was not selected.
+    Left,
+    /// It is there no more.
+    Gone,
+    /// This source cannot look at one socket of this kind.
+    Untold,
 }
 
 /// What is to be known of rows that were handed out.

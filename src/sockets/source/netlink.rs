@@ -5,15 +5,19 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;
 
-use super::{Lack, Passed, Source};
+use super::{Again, Lack, Passed, Source};
 use crate::kernel::sock_diag::{
     DumpEnd, Extensions, Family, InetRequest, InetRow, NetlinkRequest, NetlinkRow,
     PacketRequest, PacketRow, Protocol, Show, SockDiag, SocketId, UnixKind, UnixRequest,
     UnixRow,
 };
-use crate::sockets::model::{Inode, State, States, UnixName};
+use crate::sockets::model::{Cookie, Inode, State, States, UnixName};
 use crate::sockets::row::{Address, Extra, Kind, Row};
 use crate::sockets::select::{Details, Selection, Tables, Versions};
+
+mod again;
+
+pub use self::again::ended;
 
 /// The inet protocols that have tables of their own, and the table each is in. What is
 /// in [`Tables::OTHER_INET`] is asked for by number; most kernels have none of it.
@@ -30,6 +34,8 @@ const PROTOCOLS: [(Tables, Protocol); 6] = [
 #[derive(Debug)]
 pub struct NetlinkSource {
     diag: SockDiag,
+    /// Subflows of MPTCP that the last pass left out.
+    left_out: HashSet<Cookie>,
 }
 
 impl NetlinkSource {
@@ -38,7 +44,7 @@ impl NetlinkSource {
     /// # Errors
     /// As [`SockDiag::open`].
     pub fn open() -> io::Result<Self> {
-        Ok(Self { diag: SockDiag::open()? })
+        Ok(Self { diag: SockDiag::open()?, left_out: HashSet::new() })
     }
 }
 
@@ -46,8 +52,10 @@ type Each<'a> = &'a mut dyn FnMut(Row<'_>) -> ControlFlow<()>;
 
 impl Source for NetlinkSource {
     fn rows(&mut self, selection: &Selection, each: Each<'_>) -> io::Result<Passed> {
+        self.left_out.clear();
         let mut pass = Pass {
             diag: &mut self.diag,
+            left_out: &mut self.left_out,
             selection,
             passed: Passed::default(),
             stopped: false,
@@ -59,6 +67,14 @@ impl Source for NetlinkSource {
         pass.packet(each)?;
         pass.netlink(each)?;
         Ok(pass.passed)
+    }
+
+    fn again(&mut self, row: &Row<'_>, selection: &Selection) -> Again {
+        again::look(&mut self.diag, row, selection)
+    }
+
+    fn left_out(&self, cookie: Cookie) -> bool {
+        self.left_out.contains(&cookie)
     }
 
     fn still_has(&mut self, row: &Row<'_>) -> Option<bool> {
@@ -116,6 +132,7 @@ pub fn identity(row: &Row<'_>) -> Option<(Family, Protocol, SocketId)> {
 /// One pass over the tables.
 struct Pass<'a> {
     diag: &'a mut SockDiag,
+    left_out: &'a mut HashSet<Cookie>,
     selection: &'a Selection,
     passed: Passed,
     stopped: bool,
@@ -215,7 +232,7 @@ impl Pass<'_> {
         let protocol = request.protocol;
         let skips = protocol == Protocol::TCP && self.selection.tables.has(Tables::MPTCP);
         let (subflows, stopped) = (&mut self.subflows, &mut self.stopped);
-        let has_unaccepted = &mut self.has_unaccepted;
+        let (has_unaccepted, left_out) = (&mut self.has_unaccepted, &mut *self.left_out);
         let mut each = |row: &InetRow<'_>| {
             if protocol == Protocol::MPTCP {
                 match row.inode.exists() {
@@ -224,6 +241,7 @@ impl Pass<'_> {
                 }
             }
             if skips && is_subflow(row, subflows) {
+                left_out.insert(row.cookie);
                 return ControlFlow::Continue(());
             }
             let flow = each(from_inet(row, protocol));
