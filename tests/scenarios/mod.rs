@@ -15,3 +15,4 @@ mod requested;
 mod served;
 mod server;
 mod slow_link;
+mod sockets_states;

@@ -209,13 +209,16 @@ fn tables(letters: &Letters) -> Tables {
     }
 }
 
-/// ss's selection of states: connected ones; -l what listens; -a all.
+/// ss's selection of states: connected ones; -l what listens; -a all. Packet and netlink
+/// sockets are never connected: where they are named, so are those that are not.
 fn states(letters: &Letters) -> States {
     let unconnected = States::LISTEN | States::CLOSE;
+    let connected = States::CONNECTED - State::SynRecv.into();
     match letters {
         _ if letters.all => States::ALL,
         _ if letters.listening => unconnected,
-        _ if letters.any() => States::CONNECTED - State::SynRecv.into(),
+        _ if letters.packet || letters.netlink => connected | States::CLOSE,
+        _ if letters.any() => connected,
         _ => unconnected | States::CONNECTED,
     }
 }
