@@ -14,7 +14,6 @@ use super::owners::{OwnerIndex, all_owners, first_owners, owners_of};
 use super::row::{Address, Kind, Row};
 use super::select::Selection;
 use super::source::{Passed, Source};
-use crate::kernel::sock_diag::TimerKind;
 
 mod again;
 
@@ -58,11 +57,9 @@ impl NoOwner {
 
     /// Of a socket that no file has.
     fn without_inode(row: &Row<'_>) -> Self {
-        let waits = row.timer.is_some_and(|timer| timer.kind == TimerKind::TimeWait);
         match row.state {
             _ if row.is_queued() => Self::Queued,
             State::TimeWait => Self::TimeWait,
-            State::FinWait2 if waits => Self::TimeWait,
             State::SynRecv => Self::Handshake,
             State::Listen | State::Close => Self::Kernel,
             _ if row.kind == Kind::Netlink => Self::Kernel,

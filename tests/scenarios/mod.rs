@@ -15,3 +15,6 @@ mod requested;
 mod served;
 mod server;
 mod slow_link;
+mod sockets_hostile;
+mod sockets_owners;
+mod sockets_states;

@@ -372,9 +372,11 @@ fn tables(letters: &Letters, filter: &Filter) -> Tables {
 }
 
 /// ss's selection of states: connected ones; -l what listens; -a all; or those that the
-/// filter names.
+/// filter names. Packet and netlink sockets are never connected: where they are named, so
+/// are those that are not.
 fn states(letters: &Letters, filter: &Filter) -> States {
     let unconnected = States::LISTEN | States::CLOSE;
+    let connected = States::CONNECTED - State::SynRecv.into();
     let can_match = filter.states().unwrap_or(States::ALL);
     if filter.names_states() {
         return can_match;
@@ -382,7 +384,8 @@ fn states(letters: &Letters, filter: &Filter) -> States {
     can_match.and(match letters {
         _ if letters.all => States::ALL,
         _ if letters.listening => unconnected,
-        _ if letters.any() => States::CONNECTED - State::SynRecv.into(),
+        _ if letters.packet || letters.netlink => connected | States::CLOSE,
+        _ if letters.any() => connected,
         _ => unconnected | States::CONNECTED,
     })
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernel::sock_diag::Timer;
+use crate::kernel::sock_diag::{Timer, TimerKind};
 use crate::sockets::model::States;
 use crate::sockets::select::{Details, Tables, Versions};
 use crate::sockets::source::netlink::NetlinkSource;
@@ -79,7 +79,7 @@ fn proc_tree() -> TempDir {
 fn each_socket_without_an_inode_says_why_nobody_has_it() {
     let kind = |kind| move |state| row(kind, state, 0);
     let (tcp, mptcp, unix) = (kind(Kind::Tcp), kind(Kind::Mptcp), kind(Kind::UnixStream));
-    let timer = |kind| Some(Timer { kind, expires_ms: 1, retransmits: 0 });
+    let waits = Timer { kind: TimerKind::TimeWait, expires_ms: 1, retransmits: 0 };
     let cases = [
         (tcp(State::Established), NoOwner::Queued),
         (tcp(State::CloseWait), NoOwner::Queued),
@@ -91,14 +91,8 @@ fn each_socket_without_an_inode_says_why_nobody_has_it() {
         (tcp(State::FinWait2), NoOwner::Closed),
         (tcp(State::LastAck), NoOwner::Closed),
         (tcp(State::Closing), NoOwner::Closed),
-        (
-            Row { timer: timer(TimerKind::TimeWait), ..tcp(State::FinWait2) },
-            NoOwner::TimeWait,
-        ),
-        (
-            Row { timer: timer(TimerKind::Keepalive), ..tcp(State::FinWait2) },
-            NoOwner::Closed,
-        ),
+        // The kernel keeps it in the form of a TIME_WAIT; what it waits for is the peer.
+        (Row { timer: Some(waits), ..tcp(State::FinWait2) }, NoOwner::Closed),
         (row(Kind::Netlink, State::Established, 0), NoOwner::Kernel),
         (row(Kind::Udp, State::Close, 0), NoOwner::Kernel),
     ];

@@ -307,17 +307,14 @@ impl Pass<'_> {
     }
 
     fn netlink(&mut self, each: Each<'_>) -> io::Result<()> {
-        if !self.wants(Tables::NETLINK) {
+        let shows = self.selection.states.contains(State::Close);
+        if !self.wants(Tables::NETLINK) || !shows {
             return Ok(());
         }
-        let (states, memory) = (self.selection.states, self.selection.details.memory);
+        let memory = self.selection.details.memory;
         let stopped = &mut self.stopped;
         let done = self.diag.netlink_until(NetlinkRequest, |row| {
-            let row = from_netlink(row, memory);
-            if !states.contains(row.state) {
-                return ControlFlow::Continue(());
-            }
-            let flow = each(row);
+            let flow = each(from_netlink(row, memory));
             *stopped |= flow.is_break();
             flow
         });
@@ -454,8 +451,9 @@ fn from_packet(row: &PacketRow, memory: bool) -> Row<'static> {
     }
 }
 
+/// Their state is UNCONN as that of packet sockets, and as ss(8) and /proc have it, even
+/// with a peer: it is where they send by default, and others may still send to them.
 fn from_netlink(row: &NetlinkRow, memory: bool) -> Row<'static> {
-    let state = if row.is_connected { State::Established } else { State::Close };
     let (family, sk_mem) = (row.family, row.sk_mem.unwrap_or_default());
     Row {
         local: Address::Netlink { family, port: row.port },
@@ -469,7 +467,7 @@ fn from_netlink(row: &NetlinkRow, memory: bool) -> Row<'static> {
         inode: row.inode,
         cookie: Some(row.cookie),
         extra: extra_memory(row.sk_mem, memory),
-        ..Row::new(Kind::Netlink, state)
+        ..Row::new(Kind::Netlink, State::Close)
     }
 }
 
