@@ -127,7 +127,8 @@ pub struct Closed {
 /// The sockets of one network namespace as the last pass found them.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    sockets: HashMap<Key, Known>,
+    /// Boxed, for a table that grows has far more places than sockets.
+    sockets: HashMap<Key, Box<Known>>,
     pass: u32,
     told: Told,
 }
@@ -191,7 +192,7 @@ impl Pass<'_> {
             Entry::Occupied(entry) => entry,
             Entry::Vacant(entry) => {
                 self.changes.push(Change::Opened(entry.key().clone()));
-                entry.insert(Known::of(listed, pass));
+                entry.insert(Box::new(Known::of(listed, pass)));
                 return;
             }
         };
@@ -200,7 +201,7 @@ impl Pass<'_> {
             return;
         }
         if known.is_another(listed.row) {
-            let old = std::mem::replace(known, Known::of(listed, pass));
+            let old = std::mem::replace(&mut **known, Known::of(listed, pass));
             self.closed.push(old.closed(None));
             self.changes.push(Change::Opened(entry.key().clone()));
             return;
@@ -264,7 +265,7 @@ impl Pass<'_> {
     ) {
         let Snapshot { sockets, pass, told } = &mut *self.snapshot;
         let changes = &mut self.changes;
-        let missing = |key: &Key, known: &mut Known| {
+        let missing = |key: &Key, known: &mut Box<Known>| {
             if known.pass == *pass {
                 return false;
             }
@@ -294,7 +295,7 @@ impl Pass<'_> {
             known.pass = *pass;
             false
         };
-        let gone: Vec<(Key, Known)> = sockets.extract_if(missing).collect();
+        let gone: Vec<(Key, Box<Known>)> = sockets.extract_if(missing).collect();
         for (key, known) in gone {
             let end = ends.remove(&key);
             if let Some(cookie) = known.socket.row.cookie

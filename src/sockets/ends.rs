@@ -44,13 +44,12 @@ pub struct Gathered {
 }
 
 impl EndWatch {
-    /// Hears of sockets that are in `selection`'s tables, in the calling thread's
-    /// network namespace.
+    /// Gathers what is heard of sockets that are in `selection`'s tables. The thread is
+    /// in the calling thread's network namespace, whichever `ends` is of.
     ///
     /// # Errors
-    /// As [`Ends::open`], and what starting a thread gives.
-    pub fn start(selection: &Selection) -> io::Result<Self> {
-        let ends = Ends::open()?;
+    /// What starting a thread gives.
+    pub fn start(ends: Ends, selection: &Selection) -> io::Result<Self> {
         let (waiter, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let gathered = Arc::new(Mutex::new(Gathered::default()));
         let (selection, to) = (selection.clone(), Arc::clone(&gathered));
@@ -185,7 +184,9 @@ mod tests {
 
     #[test]
     fn what_ended_is_gathered_while_nobody_asks() {
-        let watch = EndWatch::start(&selection(Tables::TCP, States::CONNECTED)).unwrap();
+        let ends = Ends::open().unwrap();
+        let asked = selection(Tables::TCP, States::CONNECTED);
+        let watch = EndWatch::start(ends, &asked).unwrap();
         let (listener, address) = listen(loopback(), 5);
         let clients = connect(3, address);
         let mut here: Vec<_> = clients.iter().map(|c| c.local_addr().unwrap()).collect();

@@ -7,3 +7,5 @@ mod probe_record;
 mod probe_refusals;
 mod serve;
 mod serve_faults;
+mod sockets_watch;
+mod sockets_watch_screen;

@@ -10,6 +10,7 @@ use crate::cli::sockets::plan::Plan;
 use crate::cli::sockets::session::{Names, asked, source};
 use crate::host::ProcRoot;
 use crate::kernel::netns::Netns;
+use crate::kernel::sock_diag::Ends;
 use crate::sockets::changes::{Change, End, Snapshot};
 use crate::sockets::ends::{EndWatch, Gathered, is_new};
 use crate::sockets::filter::Filter;
@@ -52,17 +53,31 @@ enum State {
 impl Place {
     /// The calling thread's namespace.
     pub(super) fn here(plan: &Plan, output: &Output) -> io::Result<Self> {
-        let root = ProcRoot::new(plan.proc_root.clone());
-        let (filter, selection) = asked(plan, &root);
-        let source = source(plan, root)?;
-        let told = plan.is_this_host() && plan.via != Via::Proc;
-        let ends = match selection.tables.has(Tables::TCP | Tables::UDP) && told {
-            true => EndWatch::start(&selection)
+        Ok(Self::of(Opened::here(plan)?, output))
+    }
+
+    /// Another one.
+    pub(super) fn there(
+        plan: &Plan,
+        inode: u64,
+        netns: Netns,
+        label: String,
+        output: &Output,
+    ) -> io::Result<Self> {
+        let opened = netns.run(|| Opened::here(plan))??;
+        let (netns, label) = (Some((inode, netns)), Some(label));
+        Ok(Self { netns, label, ..Self::of(opened, output) })
+    }
+
+    fn of(opened: Opened, output: &Output) -> Self {
+        let Opened { source, filter, selection, ends } = opened;
+        // A thread that was started within a namespace would stay there, and keep it.
+        let ends = ends.and_then(|ends| {
+            ends.and_then(|ends| EndWatch::start(ends, &selection))
                 .inspect_err(|error| output.detail(&no_ends(error)))
-                .ok(),
-            false => None,
-        };
-        Ok(Self {
+                .ok()
+        });
+        Self {
             netns: None,
             label: None,
             interfaces: Interfaces::default(),
@@ -75,22 +90,7 @@ impl Place {
             state: State::New,
             has_missed: false,
             failed: None,
-        })
-    }
-
-    /// Another one.
-    pub(super) fn there(
-        plan: &Plan,
-        inode: u64,
-        netns: Netns,
-        label: String,
-        output: &Output,
-    ) -> io::Result<Self> {
-        let mut place = netns.run(|| Self::here(plan, output))??;
-        place.interfaces = Interfaces::of(netns.try_clone()?);
-        place.netns = Some((inode, netns));
-        place.label = Some(label);
-        Ok(place)
+        }
     }
 
     /// Whether it is the namespace with this inode.
@@ -114,6 +114,11 @@ impl Place {
                     self.snapshot.pass().finish(Vec::new(), all_gone, &|_| false);
                 return Ok(Passed::default());
             }
+        };
+        // An interface may have gone, and another have its number.
+        self.interfaces = match &self.netns {
+            Some((_, netns)) => Interfaces::of(netns.try_clone()?),
+            None => Interfaces::default(),
         };
         let ends = self.take_ends();
         let Self { netns, source, filter, selection, snapshot, changes, .. } = self;
@@ -199,6 +204,27 @@ impl Place {
     /// Why ends are told no more, once.
     pub(super) fn failed(&mut self) -> Option<String> {
         self.failed.take()
+    }
+}
+
+/// What is opened within a namespace.
+struct Opened {
+    source: Box<dyn Source + Send>,
+    filter: Filter,
+    selection: Selection,
+    /// None where they are not wanted.
+    ends: Option<io::Result<Ends>>,
+}
+
+impl Opened {
+    fn here(plan: &Plan) -> io::Result<Self> {
+        let root = ProcRoot::new(plan.proc_root.clone());
+        let (filter, selection) = asked(plan, &root);
+        let source = source(plan, root)?;
+        let is_told = plan.is_this_host() && plan.via != Via::Proc;
+        let wanted = selection.tables.has(Tables::TCP | Tables::UDP) && is_told;
+        let ends = wanted.then(Ends::open);
+        Ok(Self { source, filter, selection, ends })
     }
 }
 
