@@ -80,7 +80,7 @@ pub(super) fn print(
         table.add_row([
             ceiling.name.clone(),
             show(ceiling.value),
-            show(ceiling.in_use),
+            ceiling.in_use.map_or("?".into(), show),
             count(ceiling.room),
             ceiling.source.clone(),
         ]);

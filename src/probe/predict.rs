@@ -40,7 +40,7 @@ pub fn ceilings(
             && (tuples.is_some() || c.name != host::PORTS_BOUND)
             && (plan.fd_tables.is_some() || c.name != NOFILE_SOFT)
             // The module is loaded, but no rule of this namespace asks it to track.
-            && (c.in_use > 0 || c.name != host::CONNTRACK)
+            && (c.in_use != Some(0) || c.name != host::CONNTRACK)
     };
     let mut all: Vec<Ceiling> =
         host::ceilings(root, &client).into_iter().filter(counts).collect();
@@ -63,24 +63,6 @@ fn descriptors_of(
     processes: impl Iterator<Item = ProcessView>,
     root: &ProcRoot,
 ) -> Option<Ceiling> {
-    let mut together: Option<Ceiling> = None;
-    for process in processes {
-        let query = CeilingQuery {
-            process: Some(&process),
-            side: Side::Server,
-            ..CeilingQuery::default()
-        };
-        let soft =
-            host::ceilings(root, &query).into_iter().find(|c| c.name == NOFILE_SOFT)?;
-        together = Some(match together {
-            None => soft,
-            Some(sum) => Ceiling {
-                value: sum.value.saturating_add(soft.value),
-                in_use: sum.in_use + soft.in_use,
-                room: sum.room.saturating_add(soft.room),
-                ..sum
-            },
-        });
-    }
-    together
+    let query = CeilingQuery { side: Side::Server, ..CeilingQuery::default() };
+    host::together(root, processes, &query).map(|[soft, _hard]| soft)
 }

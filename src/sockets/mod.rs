@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod connections;
+pub mod egress;
 pub mod listeners;
 pub mod listing;
 pub mod model;

@@ -1,0 +1,228 @@
+//! What an idle connection costs in kernel memory: pairs opened over loopback, and the
+//! growth of the kernel's slabs.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use serde::{Deserialize, Serialize};
+use socket2::SockRef;
+
+use super::Meminfo;
+use crate::host::ProcRoot;
+use crate::host::counters::Sockstat;
+use crate::kernel::fd_table::OwnTable;
+
+/// Pairs that are opened in each round, where the fd table has room for them.
+const PAIRS: u64 = 500;
+/// Rounds; the median counts, for other programs take and give memory meanwhile.
+const ROUNDS: usize = 5;
+/// Descriptors that are left free.
+const SPARE: u64 = 32;
+/// Fewer tell nothing.
+const PAIRS_LEAST: u64 = 50;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemoryMeasured {
+    /// Pairs that were open at a time.
+    pub pairs: u64,
+    /// Kernel memory of both ends of one connection, in bytes: the median of the rounds.
+    pub pair_bytes: u64,
+    /// Of one end: half of it.
+    pub end_bytes: u64,
+    /// The least and the most of the rounds.
+    pub spread_bytes: [u64; 2],
+    /// What it was read from: `/proc/slabinfo`, or `/proc/meminfo` where only root may
+    /// read that.
+    pub source: String,
+}
+
+/// Opens pairs over loopback and closes them, several times.
+///
+/// # Errors
+/// Where pairs could not be opened, or memory not read; ResourceBusy where the rounds
+/// differ too much to be believed.
+pub fn idle_pairs(root: &ProcRoot) -> io::Result<MemoryMeasured> {
+    // In a table of its own: the process may have few descriptors left in its first.
+    thread::scope(|scope| {
+        let run = thread::Builder::new().spawn_scoped(scope, || {
+            let _table = OwnTable::unshare(&[])?;
+            measure(root)
+        })?;
+        run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn measure(root: &ProcRoot) -> io::Result<MemoryMeasured> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let pairs = (limit.saturating_sub(SPARE) / 2).min(PAIRS);
+    if pairs < PAIRS_LEAST {
+        let why = format!("RLIMIT_NOFILE {limit} leaves no room for {PAIRS_LEAST} pairs");
+        return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
+    }
+    let slabs = Slabs::open(root)?;
+    let mut rounds = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        rounds.push(round(root, &slabs, pairs)?);
+    }
+    rounds.sort_unstable();
+    let (least, most) = (rounds[0], rounds[ROUNDS - 1]);
+    let pair_bytes = rounds[ROUNDS / 2];
+    // Both ends are at least a struct tcp_sock of 2 KiB; ten times the documented figure
+    // is another program's doing.
+    if !(4096..100_000).contains(&pair_bytes) {
+        let why = format!(
+            "other programs take and give too much memory meanwhile ({least} to {most} \
+             bytes a pair)"
+        );
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+    }
+    Ok(MemoryMeasured {
+        pairs,
+        pair_bytes,
+        end_bytes: pair_bytes.div_ceil(2),
+        spread_bytes: [least, most],
+        source: slabs.source().to_owned(),
+    })
+}
+
+/// Opens `pairs` and says what each took, in bytes; 0 where memory was given back.
+fn round(root: &ProcRoot, slabs: &Slabs, pairs: u64) -> io::Result<u64> {
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let address = listener.local_addr()?;
+    let buffers = |root| Sockstat::read(root).map_or(0, |counts| counts.tcp_mem_pages);
+    let (before, buffered) = (slabs.read()?, buffers(root));
+    let mut held = Vec::new();
+    for _ in 0..pairs {
+        let client = TcpStream::connect(address)?;
+        // Closed by a RST: nothing stays in TIME_WAIT.
+        SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
+        let (server, _) = listener.accept()?;
+        held.push((client, server));
+    }
+    let (after, now_buffered) = (slabs.read()?, buffers(root));
+    drop(held);
+    let page = rustix::param::page_size() as u64;
+    let grown = after.grown_since(&before, pairs)
+        + now_buffered.saturating_sub(buffered).saturating_mul(page);
+    Ok(grown / pairs)
+}
+
+/// Where slabs are read.
+enum Slabs {
+    /// Each cache by itself; only root may read it.
+    Each(ProcRoot),
+    /// All of them together.
+    All(Meminfo),
+}
+
+/// Slabs at a moment.
+enum Sizes {
+    /// Of each cache, its objects and what one takes with its share of the slab.
+    Each(HashMap<String, (u64, f64)>),
+    All(u64),
+}
+
+impl Slabs {
+    fn open(root: &ProcRoot) -> io::Result<Self> {
+        let readable = root.read("slabinfo").is_ok_and(|text| !parse(&text).is_empty());
+        Ok(match readable {
+            true => Self::Each(root.clone()),
+            false => Self::All(Meminfo::open(root)?),
+        })
+    }
+
+    fn source(&self) -> &'static str {
+        match self {
+            Self::Each(_) => "/proc/slabinfo",
+            Self::All(_) => "/proc/meminfo",
+        }
+    }
+
+    fn read(&self) -> io::Result<Sizes> {
+        Ok(match self {
+            Self::Each(root) => {
+                let text = root.read("slabinfo").map_err(|error| error.source)?;
+                Sizes::Each(parse(&text))
+            }
+            Self::All(meminfo) => Sizes::All(meminfo.read()?.slab_bytes),
+        })
+    }
+}
+
+impl Sizes {
+    /// Bytes that came since, of caches that grew with the pairs.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    fn grown_since(&self, before: &Self, pairs: u64) -> u64 {
+        match (self, before) {
+            (Self::Each(now), Self::Each(before)) => {
+                let grown = now.iter().map(|(name, &(objects, each))| {
+                    let had = before.get(name).map_or(0, |&(objects, _)| objects);
+                    let more = objects.saturating_sub(had);
+                    // What grew by less than one for two pairs grew for another reason.
+                    if more * 2 < pairs { 0.0 } else { more as f64 * each }
+                });
+                grown.sum::<f64>() as u64
+            }
+            (Self::All(now), Self::All(before)) => now.saturating_sub(*before),
+            _ => 0,
+        }
+    }
+}
+
+/// /proc/slabinfo (slabinfo(5)): of each cache its active objects, and what one takes.
+#[allow(clippy::cast_precision_loss)]
+fn parse(slabinfo: &str) -> HashMap<String, (u64, f64)> {
+    let page = rustix::param::page_size() as f64;
+    let cache = |line: &str| {
+        let mut words = line.split_whitespace();
+        let name = words.next()?.to_owned();
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (active, _all, _size) = (number()?, number()?, number()?);
+        let (per_slab, pages) = (number()?, number()?);
+        let each = pages as f64 * page / per_slab.max(1) as f64;
+        Some((name, (active, each)))
+    };
+    slabinfo.lines().filter_map(cache).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "slabinfo - version: 2.1\n# name  <active_objs> <num_objs>\n\
+        TCP   100  104  2368  13  8 : tunables 0 0 0 : slabdata 8 8 0\n\
+        other 5000 5000 4096 8 8 : tunables 0 0 0 : slabdata 1 1 0\n";
+
+    #[test]
+    fn caches_that_did_not_grow_with_the_pairs_are_left_out() {
+        let before = Sizes::Each(parse(BEFORE));
+        let now =
+            BEFORE.replace("TCP   100", "TCP   300").replace("5000 5000", "5040 5040");
+        let grown = Sizes::Each(parse(&now)).grown_since(&before, 100);
+        let page = rustix::param::page_size() as u64;
+        assert_eq!(grown, 200 * 8 * page / 13);
+    }
+
+    #[test]
+    fn a_connection_of_this_kernel_costs_what_a_tcp_socket_can() {
+        match idle_pairs(&ProcRoot::default()) {
+            Ok(found) => {
+                assert!((5_000..30_000).contains(&found.pair_bytes), "{found:?}");
+                assert_eq!(found.pairs, PAIRS.min(found.pairs));
+            }
+            // Other tests open and close thousands at the same time.
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{error}")
+            }
+        }
+    }
+}
