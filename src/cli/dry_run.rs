@@ -6,22 +6,26 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use crate::host::ceilings::Unit;
-use crate::probe::ceilings;
 use crate::probe::prepare::Prepared;
+use crate::probe::{ceilings, predict};
 use crate::render::{bytes, count, plural, rate, seconds};
 
 /// Prints the plan; `starts` is the fd limit of the server that would be started.
 pub(super) fn print(
-    prepared: &Prepared,
+    prepared: &mut Prepared,
     starts: Option<u64>,
     as_json: bool,
 ) -> io::Result<()> {
     let Prepared { plan, view, tuples, proc_root, .. } = prepared;
+    if let Some(view) = view {
+        // Whose the listener is, so that the limits of its process are known.
+        view.begin();
+    }
     let all = ceilings(plan, tuples.as_ref(), view.as_ref(), proc_root);
-    let bounds = all.iter().map(|c| (c.room, c.name.clone()));
+    let predicted = predict(plan, &all, view.as_ref());
+    let bounds = predicted.as_ref().map(|p| (p.connections, p.ceiling.clone()));
     let server = starts.map(|n| (n, "RLIMIT_NOFILE of the reference server".to_owned()));
-    let asked = plan.max.map(|n| (n, "--max".to_owned()));
-    let binding = bounds.chain(server).chain(asked).min_by_key(|(n, _)| *n);
+    let binding = bounds.into_iter().chain(server).min_by_key(|(n, _)| *n);
     let target = match starts {
         Some(_) => "a reference server, which would be started".to_owned(),
         None => plan.endpoint.to_string(),
@@ -34,6 +38,7 @@ pub(super) fn print(
             "rate_per_s": plan.rate,
             "predicted": binding.as_ref().map(|(n, _)| n),
             "binding": binding.as_ref().map(|(_, name)| name),
+            "accept_queue": predicted.and_then(|p| p.accept_queue),
             "ceilings": all,
         });
         serde_json::to_writer_pretty(&mut out, &document)?;

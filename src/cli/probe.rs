@@ -188,10 +188,11 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     if args.dry_run {
         let stand_in = Target::Tcp { host: "127.0.0.1".into(), port: 9 };
         let starts = target.is_none().then_some(embedded_limit);
-        let prepared = prepare(request(args, target.unwrap_or(stand_in), service, None))
-            .map_err(Failure::usage)?;
+        let mut prepared =
+            prepare(request(args, target.unwrap_or(stand_in), service, None))
+                .map_err(Failure::usage)?;
         let json = format == Format::Json;
-        dry_run::print(&prepared, starts, json).map_err(|error| {
+        dry_run::print(&mut prepared, starts, json).map_err(|error| {
             Failure::lacking(
                 anyhow::Error::new(error).context("the plan cannot be printed"),
             )

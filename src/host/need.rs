@@ -67,13 +67,11 @@ pub fn need(
     query: &CeilingQuery<'_>,
     with_threads: bool,
 ) -> Need {
-    let counts = |ceiling: &&Ceiling| match ceiling.bounds {
-        Bounds::Connections => true,
-        Bounds::Threads => with_threads,
-        _ => false,
-    };
-    let mut short: Vec<&Ceiling> =
-        survey.ceilings.iter().filter(counts).filter(|c| c.room < n).collect();
+    let mut short: Vec<&Ceiling> = survey
+        .ceilings
+        .iter()
+        .filter(|c| counts(c, with_threads) && c.room < n)
+        .collect();
     short.sort_by_key(|ceiling| ceiling.room);
     let unknown: Vec<String> = survey
         .unread
@@ -103,6 +101,17 @@ pub fn need(
         hosts: find(MEMORY).filter(|m| m.room > 0).map(|memory| n.div_ceil(memory.room)),
         source_addresses: ports.map(|ports| multiple(n, ports, query.sources)),
         destination_ports: ports.map(|ports| multiple(n, ports, query.destinations)),
+    }
+}
+
+/// Whether a ceiling bounds connections held. `with_threads`: the server has a thread or
+/// a process for each.
+#[must_use]
+pub fn counts(ceiling: &Ceiling, with_threads: bool) -> bool {
+    match ceiling.bounds {
+        Bounds::Connections => true,
+        Bounds::Threads => with_threads,
+        _ => false,
     }
 }
 

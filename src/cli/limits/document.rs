@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::host::ceilings::{Bounds, Ceiling, Setting, Side, Survey, Unit, Unread};
 use crate::host::measure::fds::FdsMeasured;
 use crate::host::measure::memory::MemoryMeasured;
-use crate::host::need::Need;
+use crate::host::need::{Need, counts};
 use crate::host::process::UNLIMITED;
 use crate::host::remedy::Remedy;
 use crate::sockets::egress::Egress;
@@ -81,7 +81,7 @@ pub(super) struct RowDoc {
     pub(super) unit: Option<Unit>,
     pub(super) bounds: Option<Bounds>,
     pub(super) side: Option<Side>,
-    /// Whether what --need asked for fits under it.
+    /// Whether what --need asked for fits under it; null where it does not bound that.
     pub(super) fits: Option<bool>,
     pub(super) source: String,
     pub(super) remedy: Option<Remedy>,
@@ -93,8 +93,15 @@ pub(super) struct RowDoc {
 
 impl RowDoc {
     /// Every row of a survey: ceilings in their order, settings, what was not read.
-    pub(super) fn all(survey: &Survey, need: Option<u64>) -> Vec<Self> {
-        let ceilings = survey.ceilings.iter().map(|c| Self::ceiling(c, need));
+    pub(super) fn all(
+        survey: &Survey,
+        need: Option<u64>,
+        with_threads: bool,
+    ) -> Vec<Self> {
+        let ceilings = survey.ceilings.iter().map(|c| {
+            let need = need.filter(|_| counts(c, with_threads));
+            Self::ceiling(c, need)
+        });
         let settings = survey.settings.iter().map(Self::setting);
         let unread = survey.unread.iter().map(Self::unread);
         ceilings.chain(settings).chain(unread).collect()

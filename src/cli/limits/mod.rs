@@ -53,7 +53,6 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         (None, Some(_)) => Some(Role::Client),
         (None, None) => None,
     });
-    // Limits are read before the measurement of descriptors raises this process's own.
     let memory = measure_memory(args, &root, output)?;
     let egress = match &to {
         Some(to) => Some(look_at_egress(&subject, &root, to)?),
@@ -101,7 +100,7 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         },
         room: tightest.map(|ceiling| ceiling.room),
         binding: tightest.map(|ceiling| ceiling.name.clone()),
-        ceilings: RowDoc::all(&survey, args.need),
+        ceilings: RowDoc::all(&survey, args.need, args.thread_per_connection),
         egress,
         need,
         measured: (!args.measure.is_empty()).then_some(MeasuredDoc { fds, memory }),
@@ -190,6 +189,8 @@ fn measure_memory(
     if !args.measure.contains(&Measure::Memory) {
         return Ok(None);
     }
+    // The shell's limits have been read.
+    let _limits = raise_nofile();
     match idle_pairs(root) {
         Ok(measured) => Ok(Some(measured)),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {

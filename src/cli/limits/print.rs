@@ -129,13 +129,13 @@ fn text(
 fn headline(document: &Document, subject: &str) -> String {
     let hidden = |row: &RowDoc| row.kind == RowKind::Unread;
     let unknown = document.ceilings.iter().filter(|row| hidden(row)).count() as u64;
-    let at_most = match unknown {
-        0 => String::new(),
-        n => format!(" ({} could not be read)", plural(n, "ceiling")),
+    let (most, more) = match unknown {
+        0 => ("", String::new()),
+        n => ("at most ", format!(" ({} could not be read)", plural(n, "ceiling"))),
     };
     match (&document.binding, document.room) {
         (Some(name), Some(room)) => format!(
-            "room for {} {subject}; the first to bind: {}{at_most}",
+            "room for {most}{} {subject}; the first to bind: {}{more}",
             plural(room, "connection"),
             escaped(name)
         ),
@@ -216,7 +216,11 @@ fn cells(row: &RowDoc, shape: Shape) -> Cells {
     }
     let remedy = row.remedy.clone().unwrap_or_default();
     let root = if remedy.needs_root { "root: " } else { "" };
-    cell(&escaped(&format!("{root}{}", remedy.now)));
+    // What fits needs no remedy.
+    cell(&match row.fits {
+        Some(true) => String::new(),
+        _ => escaped(&format!("{root}{}", remedy.now)),
+    });
     cells
 }
 

@@ -28,26 +28,41 @@ pub fn together(
     query: &CeilingQuery<'_>,
 ) -> Option<[Ceiling; 2]> {
     let nr_open = files::nr_open(root).ok();
+    let processes: Vec<ProcessView> = processes.collect();
+    // Each takes its share.
+    let share = (processes.len() as u64).max(1);
+    let query = CeilingQuery {
+        need: query.need.map(|need| need.div_ceil(share)),
+        ..query.clone()
+    };
     let mut sums: Option<[Ceiling; 2]> = None;
     for process in processes {
-        let one = limits(root, query, &process, nr_open)?;
+        let one = limits(root, &query, &process, nr_open)?;
         sums = Some(match sums {
             None => one,
-            Some(sums) => {
-                let [soft, hard] = sums;
+            Some([soft, hard]) => {
                 let [more_soft, more_hard] = one;
-                [sum(soft, &more_soft), sum(hard, &more_hard)]
+                [sum(soft, more_soft), sum(hard, more_hard)]
             }
         });
     }
     sums
 }
 
-fn sum(one: Ceiling, more: &Ceiling) -> Ceiling {
+fn sum(one: Ceiling, more: Ceiling) -> Ceiling {
+    let mut remedy = one.remedy;
+    // Tables of one process have its limit together.
+    let lines = more.remedy.lines.into_iter().filter(|line| !remedy.lines.contains(line));
+    let mut lines: Vec<Line> = lines.collect();
+    for line in lines.iter().filter(|line| line.place == Place::Shell) {
+        remedy.now += &format!(" && {}", line.text);
+    }
+    remedy.lines.append(&mut lines);
     Ceiling {
         value: one.value.saturating_add(more.value),
         in_use: one.in_use.zip(more.in_use).map(|(a, b)| a.saturating_add(b)),
         room: one.room.saturating_add(more.room),
+        remedy,
         ..one
     }
 }
@@ -100,16 +115,13 @@ fn of_process(at: &mut Looking<'_>) {
         both.into_iter().for_each(|ceiling| at.add(ceiling));
         return;
     }
-    let source = at.source(&format!("{}/limits", at.pid_folder()));
-    let why = match (at.process, at.query.hidden_process) {
-        (_, Some(why)) => why.to_owned(),
-        (Some(process), _) => {
-            format!("the limits of pid {} could not be read", process.pid)
-        }
-        _ => "no process of this /proc is this one".to_owned(),
-    };
+    let side = at.query.side;
     for name in [NOFILE_SOFT, NOFILE_HARD] {
-        at.unread(name, at.query.side, source.clone(), why.clone());
+        if !at.is_hidden(name, side) {
+            let source = at.source(&format!("{}/limits", at.pid_folder()));
+            let why = "the limits of the process could not be read".to_owned();
+            at.unread(name, side, source, why);
+        }
     }
 }
 

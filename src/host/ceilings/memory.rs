@@ -6,6 +6,9 @@ use crate::host::counters::Sockstat;
 use crate::host::remedy::{self, raised};
 use crate::host::{memory, sysctl};
 
+/// What a program takes beside its sockets, as an allowance.
+const PROGRAM: u64 = 32 << 20;
+
 pub(super) fn look(at: &mut Looking<'_>) {
     of_machine(at);
     of_cgroup(at);
@@ -57,8 +60,9 @@ fn of_cgroup(at: &mut Looking<'_>) {
             let file = limit.file.display().to_string();
             let each = at.query.bytes_each();
             let need = at.query.need.map(|need| need.saturating_mul(each));
-            // What a program itself takes beside its sockets.
-            let to = raised(limit.limit, limit.used, need.map(|need| need + need / 16));
+            let need =
+                need.map(|need| need.saturating_add(need / 16).saturating_add(PROGRAM));
+            let to = raised(limit.limit, limit.used, need);
             let source = format!("{file}, {}", at_each(at));
             at.add(Ceiling {
                 unit: Unit::Bytes,
@@ -88,7 +92,7 @@ fn of_tcp(at: &mut Looking<'_>) {
             Err(error) => at.no_sysctl(name, side, &error),
         }
     }
-    let [_low, _pressure, pages] = match sysctl::numbers(at.root, "net.ipv4.tcp_mem") {
+    let [low, pressure, pages] = match sysctl::numbers(at.root, "net.ipv4.tcp_mem") {
         Ok(values) => values,
         Err(error) => return at.no_sysctl(TCP_MEM, side, &error),
     };
@@ -100,7 +104,7 @@ fn of_tcp(at: &mut Looking<'_>) {
         "{} × {page}; at {least} bytes waiting in each connection (idle ones take none)",
         at.source("sys/net/ipv4/tcp_mem")
     );
-    let to = pages.saturating_mul(2);
+    let twice = [low, pressure, pages].map(|pages| pages.saturating_mul(2).to_string());
     at.add(Ceiling {
         in_use,
         unit: Unit::Bytes,
@@ -108,7 +112,7 @@ fn of_tcp(at: &mut Looking<'_>) {
         bounds: Bounds::Traffic,
         side,
         source,
-        remedy: remedy::sysctl("net.ipv4.tcp_mem", &format!("{pages} {pages} {to}")),
+        remedy: remedy::sysctl("net.ipv4.tcp_mem", &twice.join(" ")),
         ..counted(TCP_MEM, value, 0)
     });
 }

@@ -10,6 +10,9 @@ use crate::host::sysctl;
 /// Mappings that a thread takes: its stack, and the guard below it.
 const MAPS_EACH: u64 = 2;
 
+/// PID_MAX_LIMIT (include/linux/threads.h).
+const TASKS_MOST: u64 = 1 << 22;
+
 pub(super) fn look(at: &mut Looking<'_>) {
     let tasks = at.root.read("loadavg").ok().and_then(|text| tasks_in(&text));
     if tasks.is_none() {
@@ -21,11 +24,18 @@ pub(super) fn look(at: &mut Looking<'_>) {
         match sysctl::number(at.root, name) {
             Ok(value) => {
                 let to = raised(value, tasks.unwrap_or(0), at.query.need);
+                let remedy = match to {
+                    to if to > TASKS_MOST => remedy::advice(
+                        "no host has so many threads: serve several by each",
+                        "a server that serves several connections by each thread",
+                    ),
+                    to => remedy::sysctl(name, &to.to_string()),
+                };
                 let source = at.source(&format!("sys/{}", name.replace('.', "/")));
                 at.add(Ceiling {
                     in_use: tasks,
                     source,
-                    remedy: remedy::sysctl(name, &to.to_string()),
+                    remedy,
                     ..threads(name, value, tasks.unwrap_or(0))
                 });
             }
