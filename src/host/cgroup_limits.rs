@@ -99,8 +99,11 @@ pub struct Tightest {
 pub enum CgroupError {
     /// A file under /proc.
     Proc(ReadError),
-    /// The process is in no cgroup that has this controller, or none is mounted here.
+    /// The process is in no cgroup that has this controller.
     NoController(Controller),
+    /// No cgroup with this controller is mounted here, so that the limits of the process's
+    /// cannot be seen.
+    NotMounted(Controller, String),
     /// Its cgroup lies outside what is mounted here: another cgroup namespace.
     Outside(String),
     /// A file of the cgroup.
@@ -112,10 +115,13 @@ impl fmt::Display for CgroupError {
         match self {
             Self::Proc(error) => error.fmt(f),
             Self::NoController(controller) => {
+                write!(f, "it is in no cgroup with a {} controller", controller.name())
+            }
+            Self::NotMounted(controller, path) => {
+                let name = controller.name();
                 write!(
                     f,
-                    "no cgroup with a {} controller is mounted here",
-                    controller.name()
+                    "its cgroup {path} cannot be seen: no {name} controller is mounted"
                 )
             }
             Self::Outside(path) => {
@@ -137,7 +143,12 @@ pub fn tightest(
     pid: &str,
     controller: Controller,
 ) -> Result<Tightest, CgroupError> {
-    let (version, folder, top) = locate(root, sys_root, pid, controller)?;
+    let (version, folder, top) = match locate(root, sys_root, pid, controller) {
+        Err(CgroupError::NotMounted(_, path)) if path == "/" && sees_top(root) => {
+            return Ok(Tightest { folder: path.into(), limit: None });
+        }
+        located => located?,
+    };
     let mut limit: Option<CgroupLimit> = None;
     let mut any = false;
     for at in folder.ancestors().take_while(|at| at.starts_with(&top)) {
@@ -195,7 +206,7 @@ fn locate(
         })
         .collect();
     if here.is_empty() {
-        return Err(CgroupError::NoController(controller));
+        return Err(CgroupError::NotMounted(controller, group.pathname.clone()));
     }
     let path = Path::new(&group.pathname);
     let relative = |mount: &&MountInfo| {
@@ -210,6 +221,13 @@ fn locate(
         .ok_or_else(|| CgroupError::Outside(group.pathname.clone()))?;
     let top = sys_root.join(at.strip_prefix("/").unwrap_or(&at));
     Ok((version, top.join(within), top))
+}
+
+/// Whether / is the cgroup at the very top, which has no limits: it is where this process
+/// is in the first cgroup namespace (PROC_CGROUP_INIT_INO, linux/proc_ns.h).
+fn sees_top(root: &ProcRoot) -> bool {
+    let link = fs::read_link(root.path("self/ns/cgroup"));
+    link.is_ok_and(|link| link.as_os_str() == "cgroup:[4026531835]")
 }
 
 /// The lines of a mountinfo that are of cgroups.

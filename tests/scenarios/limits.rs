@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::fixtures::limits::Limits;
 use crate::fixtures::netns::Netns;
@@ -151,7 +151,9 @@ fn heavy_the_lines_that_need_prints_make_it_fit() {
         exec "$SOCKSCOPE" probe "$TARGET" --max 6k --source 127.0.0.1 --fd-tables 1 \
             --hold 200ms --no-record --format json > probe.json
     "#;
-    let mut shell = netns.command("sh");
+    // `ip netns exec` has a /sys of its own, without cgroups.
+    let mut shell = Command::new("nsenter");
+    shell.arg(format!("--net=/run/netns/{}", netns.name)).arg("sh");
     let done = shell
         .args(["-c", script])
         .current_dir(folder.path())

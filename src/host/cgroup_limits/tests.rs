@@ -117,10 +117,13 @@ fn a_container_sees_its_own_cgroup_as_the_top() {
 fn what_cannot_be_seen_is_said() {
     let none = [("4711/cgroup", "1:name=systemd:/\n"), ("self/mountinfo", "")];
     let why = seen(&none, Controller::Memory).unwrap_err();
-    assert_eq!(why, "no cgroup with a memory controller is mounted here");
+    assert_eq!(why, "it is in no cgroup with a memory controller");
     let unmounted = [("4711/cgroup", "0::/x\n"), ("self/mountinfo", V1)];
     let why = seen(&unmounted, Controller::Pids).unwrap_err();
-    assert_eq!(why, "no cgroup with a pids controller is mounted here");
+    assert_eq!(why, "its cgroup /x cannot be seen: no pids controller is mounted");
+    let top = [("4711/cgroup", "0::/\n"), ("self/mountinfo", V1)];
+    let why = seen(&top, Controller::Pids).unwrap_err();
+    assert!(why.starts_with("its cgroup / cannot be seen"), "a container's, perhaps");
     let outside = [("4711/cgroup", "0::/../../y\n"), ("self/mountinfo", V2)];
     let why = seen(&outside, Controller::Memory).unwrap_err();
     assert_eq!(why, "its cgroup /../../y lies outside what is mounted here");
@@ -136,6 +139,16 @@ fn what_cannot_be_seen_is_said() {
     assert!(why.ends_with("memory.max: not one number"), "{why}");
     let hidden = seen(&[("self/mountinfo", V2)], Controller::Memory).unwrap_err();
     assert!(hidden.contains("/4711/cgroup: No such file"), "{hidden}");
+}
+
+#[test]
+fn the_very_top_has_no_limit_mounted_or_not() {
+    let (tree, root) =
+        tree(&[("4711/cgroup", "0::/\n"), ("self/mountinfo", V1), ("self/ns/x", "")]);
+    let link = tree.path().join("self/ns/cgroup");
+    std::os::unix::fs::symlink("cgroup:[4026531835]", link).unwrap();
+    let found = tightest(&root, tree.path(), "4711", Controller::Pids).unwrap();
+    assert_eq!(found, Tightest { folder: "/".into(), limit: None });
 }
 
 #[test]
@@ -155,6 +168,7 @@ fn this_host_is_read_or_says_why_not() {
         match tightest(&ProcRoot::default(), Path::new("/"), "self", controller) {
             Ok(found) => assert!(found.folder.is_dir(), "{found:?}"),
             Err(CgroupError::NoController(_) | CgroupError::Outside(_)) => {}
+            Err(CgroupError::NotMounted(..)) => {}
             Err(error) => panic!("{error}"),
         }
     }
