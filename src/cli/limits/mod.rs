@@ -53,11 +53,35 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         (None, Some(_)) => Some(Role::Client),
         (None, None) => None,
     });
+    let egress = to.map(|to| look_at_egress(&subject, &root, &to)).transpose()?;
+    let document = ask(args, &subject, role, egress, output)?;
+    let format = if args.json { Format::Json } else { args.format };
+    match print::print(&document, &subject.phrase(), format, output) {
+        // A reader that has seen enough (`| head`) is no error.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(Failure::lacking(error));
+        }
+        _ => {}
+    }
+    let measured = document.measured.as_ref().and_then(|measured| measured.fds.as_ref());
+    Ok(match measured.is_some_and(|fds| fds.stopped_by == "interrupted") {
+        true => Exit::Interrupted,
+        false if document.need.is_none_or(|need| need.fits) => Exit::Done,
+        false => Exit::Unmet,
+    })
+}
+
+/// Reads and measures all that is asked for.
+fn ask(
+    args: &Args,
+    subject: &Subject,
+    role: Option<Role>,
+    egress: Option<Vec<Egress>>,
+    output: Output,
+) -> Result<Document, Failure> {
+    let root = ProcRoot::new(&args.proc_root);
     let memory = measure_memory(args, &root, output)?;
-    let egress = match &to {
-        Some(to) => Some(look_at_egress(&subject, &root, to)?),
-        None => None,
-    };
+    let egress_count = egress.as_ref().map_or(1, |to| to.len() as u64);
     let query = CeilingQuery {
         process: subject.process.as_ref(),
         hidden_process: subject.hidden.as_deref(),
@@ -72,7 +96,7 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         loopback: role == Some(Role::Loopback),
         is_unix: subject.is_unix,
         sources: args.sources,
-        destinations: args.destinations.max(to.as_ref().map_or(1, |to| to.len() as u64)),
+        destinations: args.destinations.max(egress_count),
         ports_in_use: egress.as_deref().map_or(0, ports_in_use),
         need: args.need,
         end_bytes: memory.as_ref().map(|memory| memory.end_bytes),
@@ -82,41 +106,28 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     let survey = subject
         .inside(|| survey(&root, &query))
         .map_err(|error| Failure::lacking(anyhow::Error::new(error)))?;
-    let survey = with_all_tables(survey, &subject, &root, &query);
-    let need = args.need.map(|n| need(n, &survey, &query, args.thread_per_connection));
+    let survey = with_all_tables(survey, subject, &root, &query);
+    let threads = args.thread_per_connection;
+    let need = args.need.map(|n| need(n, &survey, &query, threads));
     let fds = measure_fds(args, &root)?;
-    let interrupted = fds.as_ref().is_some_and(|fds| fds.stopped_by == "interrupted");
-    let fits = need.as_ref().is_none_or(|need| need.fits);
     let tightest = binding(&survey.ceilings);
-    let document = Document {
+    let process = subject.process.as_ref();
+    Ok(Document {
         schema: SCHEMA,
         subject: SubjectDoc {
             kind: subject.kind.name(),
-            pid: subject.process.as_ref().map(|process| process.pid),
-            comm: subject.process.as_ref().map(|process| process.comm.clone()),
+            pid: process.map(|process| process.pid),
+            comm: process.map(|process| process.comm.clone()),
             address: subject.address.clone(),
             role: role.map(Role::name),
             fd_tables: args.fd_tables.max(subject.tables.len() as u64),
         },
         room: tightest.map(|ceiling| ceiling.room),
         binding: tightest.map(|ceiling| ceiling.name.clone()),
-        ceilings: RowDoc::all(&survey, args.need, args.thread_per_connection),
+        ceilings: RowDoc::all(&survey, args.need, threads),
         egress,
         need,
         measured: (!args.measure.is_empty()).then_some(MeasuredDoc { fds, memory }),
-    };
-    let format = if args.json { Format::Json } else { args.format };
-    match print::print(&document, &subject.phrase(), format, output) {
-        // A reader that has seen enough (`| head`) is no error.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Failure::lacking(error));
-        }
-        _ => {}
-    }
-    Ok(match (interrupted, fits) {
-        (true, _) => Exit::Interrupted,
-        (false, true) => Exit::Done,
-        (false, false) => Exit::Unmet,
     })
 }
 
