@@ -187,7 +187,7 @@ mod tests {
             ("sys/net/core/somaxconn", "4096\n"),
             ("meminfo", memory),
             ("self/mountinfo", ""),
-            ("4711/cgroup", "0::/\n"),
+            ("4711/cgroup", "1:name=systemd:/\n"),
         ])
     }
 

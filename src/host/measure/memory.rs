@@ -24,7 +24,7 @@ const PAIRS: u64 = 500;
 /// megabyte at a time, and slabs that are partly free take the first pairs.
 const PAIRS_OF_SUM: u64 = 4000;
 /// Rounds; the median counts, for other programs take and give memory meanwhile.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 /// Between two rounds.
 const GRACE: Duration = Duration::from_millis(100);
 /// Descriptors that are left free.
@@ -88,9 +88,10 @@ fn measure(root: &ProcRoot) -> io::Result<MemoryMeasured> {
     rounds.sort_unstable();
     let (least, most) = (rounds[0], rounds[ROUNDS - 1]);
     let pair_bytes = rounds[ROUNDS / 2];
-    // Both ends are at least a struct tcp_sock of 2 KiB; ten times the documented figure
-    // is another program's doing.
-    if !(4096..100_000).contains(&pair_bytes) {
+    // Both ends are at least a struct tcp_sock of 2 KiB. Where the rounds in the middle
+    // differ much, or are many times the documented figure, it is another program's doing.
+    let middle = rounds[ROUNDS - 3].abs_diff(rounds[2]);
+    if !(4096..100_000).contains(&pair_bytes) || middle * 4 > pair_bytes {
         let why = format!(
             "other programs take and give too much memory meanwhile ({least} to {most} \
              bytes a pair)"
@@ -116,8 +117,8 @@ fn open_once(
 ) -> io::Result<u64> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr()?;
-    let buffers = |root| Sockstat::read(root).map_or(0, |counts| counts.tcp_mem_pages);
-    let (before, buffered) = (slabs.read()?, buffers(root));
+    let counts = || Sockstat::read(root).map_err(|error| error.source);
+    let (counts_before, before) = (counts()?, slabs.read()?);
     let mut held = Vec::new();
     for _ in 0..pairs {
         let client = TcpStream::connect(address)?;
@@ -130,12 +131,18 @@ fn open_once(
         }
         held.push((client, server));
     }
-    let (after, now_buffered) = (slabs.read()?, buffers(root));
+    let (counts_after, after) = (counts()?, slabs.read()?);
     drop(held);
-    let page = rustix::param::page_size() as u64;
-    let grown = after.grown_since(&before, pairs)
-        + now_buffered.saturating_sub(buffered).saturating_mul(page);
-    Ok(grown / pairs)
+    // Other programs open and close connections meanwhile: what came is shared by all
+    // that did.
+    let ends = counts_after.tcp_alloc.saturating_sub(counts_before.tcp_alloc);
+    let came = ends / 2;
+    if came * 2 < pairs {
+        return Ok(0);
+    }
+    let pages = counts_after.tcp_mem_pages.saturating_sub(counts_before.tcp_mem_pages);
+    let buffers = pages.saturating_mul(rustix::param::page_size() as u64);
+    Ok((after.grown_since(&before, came) + buffers) / came)
 }
 
 /// Where slabs are read.
