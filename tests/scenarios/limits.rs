@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 use crate::fixtures::limits::Limits;
 use crate::fixtures::netns::Netns;
 use crate::fixtures::probe::{Outcome, Probe};
-use crate::fixtures::probing::with_fd_limit;
 use crate::fixtures::rights::lacking;
 use crate::fixtures::{Server, until};
 
@@ -23,18 +22,25 @@ fn agree_with(outcome: &Outcome, measured: u64, predicted: u64) {
 
 #[test]
 fn the_descriptors_of_the_server_are_predicted() {
-    let server = Server::start_by(with_fd_limit(2000), &[]);
-    let outcome = server.probe().run();
+    let Some(netns) = Netns::new() else { return };
+    let mut limited = netns.command("prlimit");
+    limited.args(["--nofile=2000:2000", env!("CARGO_BIN_EXE_sockscope")]);
+    let server = Server::start_by(limited, &[]);
+    let limits = || {
+        let program = netns.command(env!("CARGO_BIN_EXE_sockscope"));
+        Limits::by(program, &["--target", &server.address])
+    };
+    let before = limits();
+    assert_eq!(before.document["binding"], "RLIMIT_NOFILE soft");
+    let outcome = Probe::of(&server.address).inside(&netns).run();
     outcome.is("server.fd_limit", "certain");
+    agree(&outcome, before.document["room"].as_u64().unwrap());
     agree(&outcome, outcome.number("/plan/predicted/connections"));
     assert_eq!(outcome.text("/plan/predicted/ceiling"), "RLIMIT_NOFILE soft");
     assert_eq!(outcome.text("/plan/predicted/side"), "server");
-    let limits = Limits::of(&["--target", &server.address]);
     // What the probe held is closed: the same is predicted again.
     until("the server has closed what the probe held", || server.open_fds().len() < 20);
-    let again = Limits::of(&["--target", &server.address]);
-    assert_eq!(limits.document["binding"], "RLIMIT_NOFILE soft");
-    agree(&outcome, again.document["room"].as_u64().unwrap());
+    agree(&outcome, limits().document["room"].as_u64().unwrap());
 }
 
 #[test]

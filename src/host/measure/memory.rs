@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::event::epoll;
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
-use socket2::SockRef;
+use socket2::{Domain, Socket, Type};
 
 use super::Meminfo;
 use crate::host::ProcRoot;
@@ -25,6 +25,8 @@ const PAIRS: u64 = 500;
 const PAIRS_OF_SUM: u64 = 4000;
 /// Rounds; the median counts, for other programs take and give memory meanwhile.
 const ROUNDS: usize = 7;
+/// The first port that needs no right to bind.
+const FIRST_PORT: u16 = 1024;
 /// Between two rounds.
 const GRACE: Duration = Duration::from_millis(100);
 /// Descriptors that are left free.
@@ -115,17 +117,18 @@ fn open_once(
     epoll: BorrowedFd<'_>,
     pairs: u64,
 ) -> io::Result<u64> {
-    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let mut ports = FIRST_PORT..=u16::MAX;
+    let listener = listen(&mut ports)?;
     let address = listener.local_addr()?;
     let counts = || Sockstat::read(root).map_err(|error| error.source);
     let (counts_before, before) = (counts()?, slabs.read()?);
     let mut held = Vec::new();
     for _ in 0..pairs {
-        let client = TcpStream::connect(address)?;
+        let client = dial(address, &mut ports)?;
         // Closed by a RST: nothing stays in TIME_WAIT.
-        SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
+        client.set_linger(Some(Duration::ZERO))?;
         let (server, _) = listener.accept()?;
-        for end in [&client, &server] {
+        for end in [client.as_fd(), server.as_fd()] {
             let data = epoll::EventData::new_u64(0);
             epoll::add(epoll, end, data, epoll::EventFlags::IN)?;
         }
@@ -143,6 +146,46 @@ fn open_once(
     let pages = counts_after.tcp_mem_pages.saturating_sub(counts_before.tcp_mem_pages);
     let buffers = pages.saturating_mul(rustix::param::page_size() as u64);
     Ok((after.grown_since(&before, came) + buffers) / came)
+}
+
+/// An address that others hardly use. The kernel's own search for a port fails where a
+/// program has bound all of its range, at whatever address.
+fn own_address() -> Ipv4Addr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 89, high, low)
+}
+
+/// Listens at the next port that can be had.
+fn listen(ports: &mut impl Iterator<Item = u16>) -> io::Result<TcpListener> {
+    next_free(ports, |port| TcpListener::bind((own_address(), port)))
+}
+
+/// Connects from the next port that can be had.
+fn dial(to: SocketAddr, ports: &mut impl Iterator<Item = u16>) -> io::Result<Socket> {
+    next_free(ports, |port| {
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        client.set_reuse_address(true)?;
+        client.bind(&SocketAddr::from((own_address(), port)).into())?;
+        client.connect(&to.into())?;
+        Ok(client)
+    })
+}
+
+fn next_free<T>(
+    ports: &mut impl Iterator<Item = u16>,
+    mut at: impl FnMut(u16) -> io::Result<T>,
+) -> io::Result<T> {
+    for port in ports {
+        match at(port) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+                ) => {}
+            other => return other,
+        }
+    }
+    Err(io::ErrorKind::AddrNotAvailable.into())
 }
 
 /// Where slabs are read.
