@@ -7,6 +7,7 @@
 pub mod block;
 pub mod changes;
 pub mod connections;
+pub mod egress;
 pub mod ends;
 pub mod filter;
 pub mod listeners;
