@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 
@@ -135,6 +136,29 @@ fn time_wait_of_a_short_connection_is_told_once() {
         let closed = told.iter().filter(|event| event.starts_with("closed")).count();
         assert_eq!((opened, closed), (1, 0), "{told:?}");
     }
+}
+
+#[test]
+fn a_connection_that_was_reset_is_closed_once_though_its_descriptor_stays() {
+    let scene = Scene::new();
+    let (listener, at) = scene.listen();
+    let watching = events(&scene, "-t", "--watch=30ms");
+    let (client, here) = scene.connect(at);
+    let (server, _) = listener.accept().unwrap();
+    let is_client = |event: &Event| event.local() == Some(here);
+    watching.event("it opens", is_client);
+    socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(server);
+    watching.event("it closes", |event| is_client(event) && event.name == "closed");
+    // Only now does the kernel free it, and tell so.
+    drop(client);
+    let later = scene.short(&listener);
+    watching.event("a later one", |event| event.local() == Some(later));
+    let later = scene.short(&listener);
+    watching.event("one more", |event| event.local() == Some(later));
+    let all = watching.events();
+    let closed = all.iter().filter(|event| is_client(event) && event.name == "closed");
+    assert_eq!(closed.count(), 1);
 }
 
 #[test]
