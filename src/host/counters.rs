@@ -196,6 +196,26 @@ pub struct Sockstat {
     pub tcp_alloc: u64,
     /// Pages that TCP buffers take, of the whole machine; tcp_mem bounds them.
     pub tcp_mem_pages: u64,
+    /// UDP sockets with a port in this namespace, IPv4.
+    pub udp_inuse: u64,
+    /// UDP sockets with a port in this namespace, IPv6.
+    pub udp6_inuse: u64,
+    /// Pages that UDP buffers take, of the whole machine; udp_mem bounds them.
+    pub udp_mem_pages: u64,
+    /// UDP-Lite sockets with a port in this namespace, IPv4.
+    pub udplite_inuse: u64,
+    /// UDP-Lite sockets with a port in this namespace, IPv6.
+    pub udplite6_inuse: u64,
+    /// Raw sockets in this namespace, IPv4.
+    pub raw_inuse: u64,
+    /// Raw sockets in this namespace, IPv6.
+    pub raw6_inuse: u64,
+    /// Packets of IPv4 in this namespace that wait for more of their fragments.
+    pub frag_inuse: u64,
+    /// Packets of IPv6 in this namespace that wait for more of their fragments.
+    pub frag6_inuse: u64,
+    /// What the fragments of both take.
+    pub frag_memory_bytes: u64,
 }
 
 impl Sockstat {
@@ -211,6 +231,17 @@ impl Sockstat {
             tcp_tw: count(sockstat, "TCP", "tw"),
             tcp_alloc: count(sockstat, "TCP", "alloc"),
             tcp_mem_pages: count(sockstat, "TCP", "mem"),
+            udp_inuse: count(sockstat, "UDP", "inuse"),
+            udp6_inuse: count(sockstat6, "UDP6", "inuse"),
+            udp_mem_pages: count(sockstat, "UDP", "mem"),
+            udplite_inuse: count(sockstat, "UDPLITE", "inuse"),
+            udplite6_inuse: count(sockstat6, "UDPLITE6", "inuse"),
+            raw_inuse: count(sockstat, "RAW", "inuse"),
+            raw6_inuse: count(sockstat6, "RAW6", "inuse"),
+            frag_inuse: count(sockstat, "FRAG", "inuse"),
+            frag6_inuse: count(sockstat6, "FRAG6", "inuse"),
+            frag_memory_bytes: count(sockstat, "FRAG", "memory")
+                .saturating_add(count(sockstat6, "FRAG6", "memory")),
         }
     }
 
@@ -295,7 +326,10 @@ mod tests {
     #[test]
     fn sockets_are_counted_by_kind() {
         let text = "sockets: used 11\nTCP: inuse 4 orphan 1 tw 2 alloc 5 mem 3\n\
-            UDP: inuse 9 mem 8\n";
+            UDP: inuse 9 mem 8\nUDPLITE: inuse 7\nRAW: inuse 10\n\
+            FRAG: inuse 12 memory 13\n";
+        let text6 = "TCP6: inuse 6\nUDP6: inuse 14\nUDPLITE6: inuse 15\n\
+            RAW6: inuse 16\nFRAG6: inuse 17 memory 18\n";
         let expected = Sockstat {
             sockets_used: 11,
             tcp_inuse: 4,
@@ -304,8 +338,18 @@ mod tests {
             tcp_tw: 2,
             tcp_alloc: 5,
             tcp_mem_pages: 3,
+            udp_inuse: 9,
+            udp6_inuse: 14,
+            udp_mem_pages: 8,
+            udplite_inuse: 7,
+            udplite6_inuse: 15,
+            raw_inuse: 10,
+            raw6_inuse: 16,
+            frag_inuse: 12,
+            frag6_inuse: 17,
+            frag_memory_bytes: 31,
         };
-        assert_eq!(Sockstat::parse(text, "TCP6: inuse 6\n"), expected);
+        assert_eq!(Sockstat::parse(text, text6), expected);
     }
 
     #[test]

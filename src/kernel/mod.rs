@@ -10,6 +10,7 @@ pub mod ifaddrs;
 pub mod kcmp;
 pub(crate) mod netlink;
 pub mod netns;
+pub mod pidfd;
 pub mod signals;
 pub mod sock_diag;
 pub mod tcp_info;

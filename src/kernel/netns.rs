@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,6 +14,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 const NSFS: FsWord = 0x6e73_6673;
 /// NS_GET_NSTYPE (linux/nsfs.h).
 const GET_TYPE: libc::c_ulong = 0xb703;
+/// SIOCGSKNS (linux/sockios.h).
+const SOCKET_NETNS: libc::c_ulong = 0x894c;
 
 /// A network namespace, kept alive by an open descriptor.
 #[derive(Debug)]
@@ -71,6 +73,20 @@ impl Netns {
         Ok(Self { file: self.file.try_clone()? })
     }
 
+    /// The namespace that a socket was made in, which it never leaves (SIOCGSKNS).
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN in that namespace; ENOTTY where it is no socket.
+    pub fn of_socket(socket: impl AsFd) -> io::Result<Self> {
+        // SAFETY: this request takes no argument. A file that does not know it refuses it.
+        let fd = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SOCKET_NETNS) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was made by this request, and nothing else has it.
+        Ok(Self { file: unsafe { File::from_raw_fd(fd) } })
+    }
+
     /// The inode that identifies this namespace, as `readlink /proc/PID/ns/net` shows.
     ///
     /// # Errors
@@ -115,6 +131,8 @@ impl From<Netns> for OwnedFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sockets::testing::new_netns_or_rerun;
+    use std::os::unix::net::UnixDatagram;
 
     #[test]
     fn only_a_file_of_a_network_namespace_is_one() {
@@ -129,5 +147,17 @@ mod tests {
         }
         let error = Netns::open("nobody gave this name").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_socket_stays_in_the_namespace_that_it_was_made_in() {
+        let test =
+            "kernel::netns::tests::a_socket_stays_in_the_namespace_that_it_was_made_in";
+        let Some(netns) = new_netns_or_rerun(test) else { return };
+        let there = netns.run(|| UnixDatagram::unbound().unwrap()).unwrap();
+        let here = UnixDatagram::unbound().unwrap();
+        let of = |socket: Netns| socket.inode().unwrap();
+        assert_eq!(of(Netns::of_socket(&there).unwrap()), of(netns));
+        assert_eq!(of(Netns::of_socket(&here).unwrap()), of(Netns::current().unwrap()));
     }
 }

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use self::again::Kept;
+use self::process::ProcessSockets;
 use super::model::{Inode, Owner, State};
 use super::owners::age::Moment;
 use super::owners::{OwnerIndex, all_owners, first_owners, owners_of};
@@ -16,6 +17,7 @@ use super::select::Selection;
 use super::source::{Passed, Source};
 
 mod again;
+mod process;
 
 /// Sockets without an owner that are looked up again, in case they were closed.
 const LOOKED_UP: usize = 1000;
@@ -104,6 +106,8 @@ pub struct Lister<'a> {
     not_permitted: Cell<u64>,
     /// Where it lists again and again.
     kept: Option<Kept>,
+    /// The sockets of the one process whose are listed.
+    process: Option<ProcessSockets>,
 }
 
 impl<'a> Lister<'a> {
@@ -124,6 +128,7 @@ impl<'a> Lister<'a> {
             hidden: NoOwner::Kernel,
             not_permitted: Cell::new(0),
             kept: None,
+            process: None,
         };
         lister.hidden = lister.hidden();
         Ok(lister)
@@ -159,6 +164,7 @@ impl<'a> Lister<'a> {
         each: &mut dyn FnMut(&Listed<'_>) -> ControlFlow<()>,
     ) -> io::Result<Passed> {
         match self.look {
+            _ if self.process.is_some() => self.list_process(source, selection, each),
             Look::None => source.rows(selection, &mut |row| {
                 each(&Listed { row: &row, owners: &[], no_owner: None })
             }),

@@ -6,8 +6,9 @@
 
 pub mod block;
 pub mod changes;
+pub mod close;
 pub mod connections;
-pub mod egress;
+pub mod descriptor;
 pub mod ends;
 pub mod filter;
 pub mod listeners;
@@ -16,6 +17,7 @@ pub mod model;
 pub mod names;
 pub mod namespaces;
 pub mod owners;
+pub mod place;
 pub mod protocol;
 pub mod row;
 pub mod sample;

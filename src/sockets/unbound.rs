@@ -63,8 +63,8 @@ pub fn rows(
     Passed { interrupted: false, lacking: (others > 0).then(lack).into_iter().collect() }
 }
 
-/// None where the descriptor is not this socket any more.
-fn row(root: &ProcRoot, inode: Inode, owner: Owner) -> Option<Row<'static>> {
+/// What a descriptor tells of a socket; None where it is not this socket any more.
+pub(super) fn row(root: &ProcRoot, inode: Inode, owner: Owner) -> Option<Row<'static>> {
     let (kind, is_v6) = match protocol_of(root, owner) {
         Ok(found) => found,
         Err(error) if is_gone(&error) => return None,

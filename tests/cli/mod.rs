@@ -1,9 +1,5 @@
 //! Each command as its users see it.
 
-mod limits;
-mod limits_egress;
-mod limits_fixtures;
-mod limits_measure;
 mod probe;
 mod probe_ends;
 mod probe_printing;
@@ -11,5 +7,9 @@ mod probe_record;
 mod probe_refusals;
 mod serve;
 mod serve_faults;
+mod sockets_kill;
+mod sockets_one;
+mod sockets_process;
+mod sockets_summary;
 mod sockets_watch;
 mod sockets_watch_screen;

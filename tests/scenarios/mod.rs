@@ -5,7 +5,6 @@ mod client;
 mod drops;
 mod ends;
 mod foreign;
-mod limits;
 mod link;
 mod namespaces;
 mod neighbours;

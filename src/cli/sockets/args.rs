@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::cli::parse;
+use crate::sockets::descriptor::DescriptorName;
 
 /// List sockets: both their addresses, and whose they are
 ///
@@ -24,6 +25,30 @@ pub(in crate::cli) struct Args {
 
     #[command(flatten)]
     pub(super) letters: Letters,
+
+    /// The sockets of one process: every kind and state, with each descriptor, those of its
+    /// threads' own fd tables too
+    #[arg(long, value_name = "PID", value_parser = super::process::pid)]
+    pub(super) pid: Option<u32>,
+
+    /// One descriptor in full: PID:FD, or PID:TID:FD for a thread's own fd table
+    #[arg(long, value_name = "PID:FD", conflicts_with_all =
+        ["filter", "pid", "kill", "summary", "count", "by", "sort", "limit", "owners",
+         "netns", "all_netns", "unbound", "via", "watch"])]
+    pub(super) fd: Option<DescriptorName>,
+
+    /// How many sockets there are of each kind, without listing them
+    #[arg(short = 's', long, conflicts_with_all = ["filter", "pid", "kill", "count",
+        "by", "sort", "limit", "owners", "columns", "all_netns", "unbound", "via", "watch"])]
+    pub(super) summary: bool,
+
+    /// Close the sockets that match: with FILTER or --pid alone; asks first
+    #[arg(short = 'K', long, conflicts_with_all = ["count", "by", "limit", "unbound", "watch"])]
+    pub(super) kill: bool,
+
+    /// Close without asking
+    #[arg(long, requires = "kill")]
+    pub(super) yes: bool,
 
     /// Columns to show, apart by commas; `--columns help` lists them
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
@@ -89,6 +114,26 @@ pub(in crate::cli) struct Args {
     /// Read processes and tables from here instead of /proc
     #[arg(long, value_name = "DIR", default_value = "/proc")]
     pub(super) proc_root: PathBuf,
+}
+
+impl Args {
+    /// The letters that were typed, and what --pid means by itself: all of them, and whose.
+    pub(super) fn meant_letters(&self) -> Letters {
+        let letters = self.letters.clone();
+        match self.pid {
+            Some(_) => Letters { all: !letters.listening, processes: true, ..letters },
+            None => letters,
+        }
+    }
+
+    /// Whether sockets are listed that no table has: of one process, unless letters say
+    /// which of its sockets are wanted.
+    pub(super) fn lists_unbound(&self) -> bool {
+        let letters = &self.letters;
+        let narrowed =
+            letters.any_table() || letters.listening || letters.ipv4 || letters.ipv6;
+        self.unbound || self.pid.is_some() && !narrowed && !self.kill
+    }
 }
 
 /// The letters of ss(8).

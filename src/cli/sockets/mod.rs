@@ -3,9 +3,15 @@
 mod args;
 mod collect;
 mod filter;
+mod kill;
+mod one;
 mod plan;
 mod print;
+mod process;
 mod session;
+mod summary;
+mod unbound;
+mod visit;
 mod watch;
 
 use std::io;
@@ -13,12 +19,12 @@ use std::io;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 pub(super) use args::Args;
-use plan::{Plan, Where};
+use plan::Plan;
 use session::Session;
+use visit::Visit;
 
-use crate::host::ProcRoot;
 use crate::render::count;
-use crate::sockets::namespaces::{Label, Namespace, Places};
+use crate::sockets::namespaces::{Label, Namespace};
 
 /// Runs the command.
 pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
@@ -26,59 +32,30 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         return print::column_names()
             .map_err(|error| Failure::lacking(session::unprintable(error)));
     }
+    if args.summary {
+        return summary::run(args, output);
+    }
     let plan = Plan::of(args).map_err(|why| why.tell(&output))?;
     for note in plan.filter.notes() {
         output.note(&note.to_string());
     }
-    let places =
-        Places { proc: ProcRoot::new(plan.proc_root.clone()), ..Places::default() };
+    if let Some(name) = args.fd {
+        return one::run(&plan, &args.letters, name, output);
+    }
+    if args.kill {
+        return kill::run(&plan, args.yes, output);
+    }
     if let Some(interval) = plan.watch {
-        return watch::run(&plan, &places, interval, output);
+        return watch::run(&plan, &visit::places(&plan), interval, output);
     }
-    let listed = match &plan.at {
-        Where::Here => here(&plan, output),
-        Where::In(spec) => {
-            let netns = places.resolve(spec).map_err(Failure::usage)?;
-            let listed = netns.run(|| here(&plan, output));
-            listed.unwrap_or_else(|error| {
-                let why = format!("the network namespace of '{spec}' cannot be entered");
-                Err(Failure::lacking(anyhow::Error::new(error).context(why)))
-            })
-        }
-        Where::Everywhere => everywhere(&plan, &places, output),
-    };
-    listed.map(|()| Exit::Done)
+    let visit = Visit::of(&plan)?;
+    closed_pipe_is_fine(list(&plan, &visit, output))
 }
 
-fn here(plan: &Plan, output: Output) -> Result<(), Failure> {
-    let list = || {
-        let mut session = Session::begin(plan, output)?;
-        session.namespace(None)?;
-        session.finish(&output)
-    };
-    closed_pipe_is_fine(list())
-}
-
-fn everywhere(plan: &Plan, places: &Places, output: Output) -> Result<(), Failure> {
-    let visible = places.visible().map_err(Failure::lacking)?;
-    for lack in &visible.lacking {
-        output.note(&lack.to_string());
-    }
-    let list = || {
-        let mut session = Session::begin(plan, output)?;
-        let mut closed = 0_u64;
-        for namespace in &visible.namespaces {
-            let label = label(namespace);
-            let session = &mut session;
-            match namespace.netns.run(|| session.namespace(Some(&label))) {
-                Ok(listed) => listed?,
-                Err(_) => closed += 1,
-            }
-        }
-        note_closed(&output, closed);
-        session.finish(&output)
-    };
-    closed_pipe_is_fine(list())
+fn list(plan: &Plan, visit: &Visit, output: Output) -> io::Result<()> {
+    let mut session = Session::begin(plan, output)?;
+    visit.each(&output, &mut |label| session.namespace(label))?;
+    session.finish(&output)
 }
 
 /// What a namespace is called in a list.
@@ -102,9 +79,11 @@ fn note_closed(output: &Output, closed: u64) {
 }
 
 /// A reader that has seen enough (`| head`) is no error.
-fn closed_pipe_is_fine(listed: io::Result<()>) -> Result<(), Failure> {
-    match listed {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(Failure::lacking),
+fn closed_pipe_is_fine(done: io::Result<()>) -> Result<Exit, Failure> {
+    match done {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::lacking(error))
+        }
+        _ => Ok(Exit::Done),
     }
 }

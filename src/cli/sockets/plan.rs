@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{Args, Format, GroupKey, Letters, OwnersName, Via};
-use super::filter;
+use super::{filter, process};
 use crate::cli::exit::Failure;
 use crate::cli::output::Output;
 use crate::host::ProcRoot;
@@ -34,6 +34,12 @@ pub(super) struct Plan {
     pub(super) count: bool,
     pub(super) by: Option<GroupKey>,
     pub(super) via: Via,
+    /// Whose sockets alone.
+    pub(super) pid: Option<u32>,
+    /// Whether every owner was asked for by name.
+    pub(super) everyones: bool,
+    /// Whether the columns were chosen by name.
+    pub(super) chosen: bool,
     pub(super) proc_root: PathBuf,
     pub(super) filter: Filter,
     pub(super) filter_needs: Needs,
@@ -106,7 +112,7 @@ impl Plan {
     /// # Errors
     /// What is wrong, in one line or with its place in the filter.
     pub(super) fn of(args: &Args) -> Result<Self, Wrong> {
-        let letters = &args.letters;
+        let letters = &args.meant_letters();
         let column = |name: &String| {
             Column::parse(name).map_err(|why| format!("--columns {name}: {why}"))
         };
@@ -135,18 +141,24 @@ impl Plan {
         if format == Format::Csv && chosen.is_empty() {
             columns.extend(detail_columns(letters));
         }
+        if chosen.is_empty() && (args.pid.is_some() || args.fd.is_some()) {
+            process::show_all_owners(&mut columns);
+        }
         let needs = needs(args, &columns, sort, &filter_needs);
         let look = match (args.owners, needs.owners || args.unbound) {
             (Some(OwnersName::None), _) | (None, false) => Look::None,
             (Some(OwnersName::First), _) => Look::First,
             (Some(OwnersName::All), _) | (None, true) => Look::All,
         };
-        if args.unbound && look != Look::All {
+        if args.unbound && look != Look::All && args.pid.is_none() {
             return Err("--unbound finds sockets by their owners: it needs --owners all"
                 .to_owned()
                 .into());
         }
-        let details = Details { unix_peers: tables.has(Tables::UNIX), ..needs.details };
+        let mut details =
+            Details { unix_peers: tables.has(Tables::UNIX), ..needs.details };
+        // Tells subflows of MPTCP, which are not closed.
+        details.tcp_info |= args.kill;
         Ok(Self {
             selection: Selection {
                 tables,
@@ -163,7 +175,10 @@ impl Plan {
                 memory: letters.memory,
                 info: letters.info,
             },
-            groups: groups(letters, &chosen),
+            groups: match args.fd {
+                Some(_) => Groups::ALL,
+                None => groups(letters, &chosen),
+            },
             oneline: letters.oneline,
             header: !letters.no_header,
             format,
@@ -173,14 +188,22 @@ impl Plan {
             count: args.count,
             by: args.by,
             via: args.via,
+            pid: args.pid,
+            everyones: args.owners == Some(OwnersName::All),
+            chosen: !chosen.is_empty(),
             proc_root: args.proc_root.clone(),
             filter,
             filter_needs,
             at,
-            unbound: args.unbound,
+            unbound: args.lists_unbound(),
             watch: watch(args)?,
             names_tables: letters.any_table(),
         })
+    }
+
+    /// Whether a filter narrows it.
+    pub(super) fn has_filter(&self) -> bool {
+        self.filter.expr().is_some() || self.filter.names_states()
     }
 
     /// Whether the processes are those of this host, and not of a fixture tree.
@@ -277,6 +300,9 @@ fn watch(args: &Args) -> Result<Option<Duration>, String> {
         Args { count: true, .. } | Args { by: Some(_), .. } if is_stream => {
             Err("--watch --format ndjson gives events: --count and --by are for a table"
                 .into())
+        }
+        Args { pid: Some(pid), .. } => {
+            Err(format!("--watch follows a filter: write pid = {pid} for --pid {pid}"))
         }
         Args { unbound: true, .. } => {
             Err("--watch sees what is in the kernel's tables: --unbound is for one list"

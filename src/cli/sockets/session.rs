@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 
 use super::args::Via;
 use super::collect::Collector;
-use super::plan::Plan;
+use super::plan::{Plan, Where};
 use super::print::{self, Printer};
+use super::{process, unbound};
 use crate::cli::output::Output;
 use crate::host::{ProcRoot, sysctl};
-use crate::kernel::netns::Netns;
 use crate::render::count;
 use crate::sockets::filter::Filter;
 use crate::sockets::listing::{Listed, Lister};
@@ -20,7 +20,6 @@ use crate::sockets::source::auto::AutoSource;
 use crate::sockets::source::netlink::NetlinkSource;
 use crate::sockets::source::proc::ProcSource;
 use crate::sockets::source::{Passed, Source};
-use crate::sockets::unbound;
 
 /// What is kept from one namespace to the next.
 pub(super) struct Session<'a> {
@@ -30,6 +29,8 @@ pub(super) struct Session<'a> {
     sink: Sink,
     passed: Passed,
     left: Option<u64>,
+    /// Sockets of the one process whose are listed that are of other namespaces.
+    elsewhere: u64,
 }
 
 /// Names of what rows have as numbers.
@@ -74,7 +75,7 @@ enum Sink {
 impl<'a> Session<'a> {
     pub(super) fn begin(plan: &'a Plan, output: Output) -> io::Result<Self> {
         let names = Names::of(plan);
-        let lister = Lister::new(&plan.proc_root, plan.look)?;
+        let lister = process::lister(plan)?;
         let printer = || print::printer(plan, output);
         let sink = match plan.collects() {
             true if plan.sums() => Sink::Keep(Collector::default(), None),
@@ -84,12 +85,12 @@ impl<'a> Session<'a> {
             false => Sink::Stream(printer().map_err(unprintable)?),
         };
         let (passed, left) = (Passed::default(), plan.stream_limit());
-        Ok(Self { plan, names, lister, sink, passed, left })
+        Ok(Self { plan, names, lister, sink, passed, left, elsewhere: 0 })
     }
 
     /// Lists the sockets of the calling thread's network namespace.
     pub(super) fn namespace(&mut self, label: Option<&str>) -> io::Result<()> {
-        let Self { plan, names, lister, sink, passed, left } = self;
+        let Self { plan, names, lister, sink, passed, left, elsewhere } = self;
         let interfaces = Interfaces::default();
         let interfaces = Some(&interfaces).filter(|_| plan.is_this_host());
         let context = names.context(interfaces, label);
@@ -114,8 +115,11 @@ impl<'a> Session<'a> {
         };
         let mut done = lister.list(&mut *source, &selection, &mut each)?;
         if plan.unbound {
-            let more = list_unbound(plan, lister, &mut *source, &mut each)?;
+            let source = &mut *source;
+            let (more, others) =
+                unbound::list(plan, lister, source, &selection, &mut each)?;
             done.lacking.extend(more.lacking);
+            *elsewhere += others;
         }
         passed.interrupted |= done.interrupted;
         for lack in done.lacking {
@@ -128,10 +132,13 @@ impl<'a> Session<'a> {
 
     /// Prints what is left, and says what is to be known of it.
     pub(super) fn finish(self, output: &Output) -> io::Result<()> {
-        let Self { plan, names, lister, sink, passed, .. } = self;
+        let Self { plan, names, lister, sink, passed, elsewhere, .. } = self;
         sink.finish(plan, &names.context(None, None)).map_err(unprintable)?;
         if passed.interrupted {
             output.note("the table changed while it was read: a row may be missing");
+        }
+        if plan.at != Where::Everywhere {
+            process::note_elsewhere(output, elsewhere);
         }
         notes(plan, output, &passed, &lister);
         Ok(())
@@ -205,28 +212,4 @@ pub(super) fn source(plan: &Plan, root: ProcRoot) -> io::Result<Box<dyn Source +
         Via::Auto if plan.is_this_host() => Box::new(AutoSource::open(root)),
         Via::Auto | Via::Proc => Box::new(ProcSource::new(root)),
     })
-}
-
-/// Lists what the processes of this namespace have and none of its tables shows. The
-/// tables are read after the descriptors, or a new connection would look unbound.
-fn list_unbound(
-    plan: &Plan,
-    lister: &Lister<'_>,
-    source: &mut dyn Source,
-    each: &mut dyn FnMut(&Listed<'_>) -> ControlFlow<()>,
-) -> io::Result<Passed> {
-    let mut seen = std::collections::HashSet::new();
-    source.rows(&Selection::everything(), &mut |row| {
-        seen.insert(row.inode);
-        ControlFlow::Continue(())
-    })?;
-    let root = ProcRoot::new(plan.proc_root.clone());
-    let netns = Netns::current().and_then(|netns| netns.inode()).ok();
-    let netns = netns.filter(|_| plan.is_this_host());
-    let index = lister.index();
-    let is_seen = |inode| seen.contains(&inode);
-    Ok(unbound::rows(&root, index.iter(), is_seen, netns, &mut |row, _| {
-        let owners: Vec<_> = index.owners(row.inode).collect();
-        each(&Listed { row: &row, owners: &owners, no_owner: None })
-    }))
 }

@@ -221,16 +221,21 @@ pub struct SocketId {
 }
 
 impl SocketId {
-    fn to_bytes(self) -> [u8; 48] {
+    /// The address that stands for no peer, of the family that the look-up needs.
+    #[must_use]
+    pub fn nobody(&self) -> IpAddr {
         // The look-up of a v4-mapped listener is one of IPv4 only where both are mapped.
-        let mapped =
-            matches!(self.local.ip(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-        let nobody = match self.local.ip() {
+        match self.local.ip() {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) if mapped => Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().into(),
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+                Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().into()
+            }
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let remote = self.remote.unwrap_or(SocketAddr::new(nobody, 0));
+        }
+    }
+
+    fn to_bytes(self) -> [u8; 48] {
+        let remote = self.remote.unwrap_or_else(|| SocketAddr::new(self.nobody(), 0));
         let mut bytes = [0; 48];
         bytes[0..2].copy_from_slice(&self.local.port().to_be_bytes());
         bytes[2..4].copy_from_slice(&remote.port().to_be_bytes());

@@ -90,6 +90,24 @@ pub fn first_owners(proc_root: &Path, wanted: &HashSet<Inode>) -> io::Result<Own
     Ok(found.joined(&scan(proc_root, &rest)?))
 }
 
+/// Finds every socket of one process, in its threads' own fd tables too, without a look at
+/// any other. A socket that other processes have as well has its owners of this one alone.
+///
+/// # Errors
+/// NotFound where there is no such process, PermissionDenied where its fd table may not be
+/// read, and as [`owners_of`]. A table of a single thread that may not be read is counted
+/// by [`OwnerIndex::unreadable`].
+pub fn owners_of_process(proc_root: &Path, pid: u32) -> io::Result<OwnerIndex> {
+    open_folder(rustix::fs::CWD, proc_root.join(pid.to_string()))?;
+    let scan = ProcessScan::of(proc_root, pid, &Scan::of(proc_root, Wanted::All))?;
+    if scan.unreadable && scan.tables.is_empty() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let mut all = OwnerIndex::default();
+    all.add(&scan.tables, &scan.held, scan.unreadable);
+    Ok(all.finish())
+}
+
 /// What a scan looks for, and how far.
 #[derive(Debug, Clone, Copy)]
 struct Scan<'a> {
@@ -341,7 +359,7 @@ fn one_of_each_table(
 
 /// Whether a folder is the procfs of our own pid namespace, so that its numbers mean
 /// something to kcmp(2).
-fn is_our_proc(proc_root: &Path) -> bool {
+pub(crate) fn is_our_proc(proc_root: &Path) -> bool {
     let is_procfs = rustix::fs::statfs(proc_root)
         .is_ok_and(|found| found.f_type == rustix::fs::PROC_SUPER_MAGIC);
     let itself = std::fs::read_link(proc_root.join("self"));

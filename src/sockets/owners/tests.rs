@@ -356,3 +356,56 @@ ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)";
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].pid == child.0.id() && found[0].tid != child.0.id());
 }
+
+#[test]
+fn the_sockets_of_one_process_come_with_those_of_its_threads_and_no_others() {
+    let (sender, receiver) = mpsc::channel();
+    let (done, is_done) = mpsc::channel::<()>();
+    let holder = thread::spawn(move || {
+        let _table = OwnTable::unshare(&[]).unwrap();
+        let socket = LocalFd::from(TcpListener::bind((loopback(), 0)).unwrap());
+        sender.send((inode(&socket), tid(), number_of(&socket))).unwrap();
+        let _ = is_done.recv();
+    });
+    let (held, thread, fd) = receiver.recv().unwrap();
+    let shared = TcpListener::bind((loopback(), 0)).unwrap();
+    let copy = shared.try_clone().unwrap();
+    let child = another_process_with(&shared);
+    let pid = std::process::id();
+    let found = owners_of_process(Path::new(PROC), pid).unwrap();
+    let of_child = wait_for("the child's descriptor", || {
+        let index = owners_of_process(Path::new(PROC), child.0.id()).unwrap();
+        let owners: Vec<Owner> = index.owners(inode(&shared)).collect();
+        (index.iter().count() == 1).then_some(owners)
+    });
+    drop(done);
+    holder.join().unwrap();
+    let numbers = |index: &OwnerIndex, inode| {
+        let owner = |owner: Owner| (owner.pid, owner.tid, owner.fd);
+        index.owners(inode).map(owner).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&found, held), [(pid, thread, fd)]);
+    let mut both = [number_of(&shared), number_of(&copy)];
+    both.sort_unstable();
+    assert_eq!(numbers(&found, inode(&shared)), both.map(|fd| (pid, pid, fd)));
+    assert_eq!((of_child[0].pid, of_child[0].fd), (child.0.id(), 0));
+}
+
+#[test]
+fn a_process_that_is_not_there_or_not_readable_is_an_error() {
+    let of = |pid| owners_of_process(Path::new(PROC), pid).map_err(|e| e.kind());
+    assert_eq!(of(u32::MAX), Err(io::ErrorKind::NotFound));
+    if !crate::testing::is_root() {
+        assert_eq!(of(1), Err(io::ErrorKind::PermissionDenied));
+    }
+    let mut child = Running(Command::new("true").spawn().unwrap());
+    let pid = child.0.id();
+    // A zombie has none.
+    wait_for("it ends", || {
+        let stat = std::fs::read_to_string(format!("{PROC}/{pid}/stat")).unwrap();
+        stat.contains(") Z ").then_some(())
+    });
+    assert_eq!(of(pid), Ok(OwnerIndex::default()));
+    child.0.wait().unwrap();
+    assert_eq!(of(pid), Err(io::ErrorKind::NotFound));
+}

@@ -35,6 +35,17 @@ pub struct Groups {
     pub container: bool,
 }
 
+impl Groups {
+    /// All of them.
+    pub const ALL: Self = Self {
+        tcp_info: true,
+        memory: true,
+        timer: true,
+        extended: true,
+        container: true,
+    };
+}
+
 /// A socket. A key that is null is not known or does not exist for this kind of socket.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Socket")]

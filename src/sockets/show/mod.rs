@@ -4,6 +4,7 @@ pub mod address;
 pub mod columns;
 pub mod detail;
 pub mod document;
+pub mod full;
 pub mod owners;
 
 use std::sync::Arc;

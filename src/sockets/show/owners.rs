@@ -13,7 +13,7 @@ use crate::sockets::model::{Owner, State};
 pub fn write(to: &mut String, shown: &Shown<'_>) {
     let listed = shown.listed;
     if let Some(owner) = listed.owners.first() {
-        one(to, owner);
+        write_one(to, owner);
         if listed.owners.len() > 1 {
             let _ = write!(to, ", {} more", listed.owners.len() - 1);
         }
@@ -41,11 +41,12 @@ pub fn write_all(to: &mut String, shown: &Shown<'_>) {
         if place > 0 {
             to.push_str(", ");
         }
-        one(to, owner);
+        write_one(to, owner);
     }
 }
 
-fn one(to: &mut String, owner: &Owner) {
+/// Appends one owner: `node[4711] fd 18`.
+pub fn write_one(to: &mut String, owner: &Owner) {
     match std::str::from_utf8(owner.comm.as_bytes()) {
         Ok(plain) if plain.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') => {
             to.push_str(plain);

@@ -46,6 +46,11 @@ impl NetlinkSource {
     pub fn open() -> io::Result<Self> {
         Ok(Self { diag: SockDiag::open()?, left_out: HashSet::new() })
     }
+
+    /// The same namespace's sock_diag, to look a single socket up or to close it.
+    pub fn diag(&mut self) -> &mut SockDiag {
+        &mut self.diag
+    }
 }
 
 type Each<'a> = &'a mut dyn FnMut(Row<'_>) -> ControlFlow<()>;
