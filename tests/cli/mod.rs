@@ -7,5 +7,6 @@ mod probe_record;
 mod probe_refusals;
 mod serve;
 mod serve_faults;
+mod sockets;
 mod sockets_watch;
 mod sockets_watch_screen;
