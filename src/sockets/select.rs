@@ -60,7 +60,7 @@ impl Tables {
     /// Whether every socket in them is of one kind.
     #[must_use]
     pub fn is_one(self) -> bool {
-        self.0.is_power_of_two() && !self.has(Self::RAW | Self::OTHER_INET)
+        self.0.is_power_of_two() && !self.has(Self::RAW | Self::PACKET | Self::OTHER_INET)
     }
 
     /// Whether it is empty.

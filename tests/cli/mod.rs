@@ -7,6 +7,7 @@ mod probe_record;
 mod probe_refusals;
 mod serve;
 mod serve_faults;
+mod sockets;
 mod sockets_kill;
 mod sockets_one;
 mod sockets_process;

@@ -15,6 +15,8 @@ mod requested;
 mod served;
 mod server;
 mod slow_link;
+mod sockets_churn;
 mod sockets_hostile;
+mod sockets_like_ss;
 mod sockets_owners;
 mod sockets_states;

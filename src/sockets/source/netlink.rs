@@ -66,6 +66,7 @@ impl Source for NetlinkSource {
             stopped: false,
             subflows: HashSet::new(),
             has_unaccepted: false,
+            bound: HashSet::new(),
         };
         pass.inet(each)?;
         pass.unix(each)?;
@@ -147,6 +148,10 @@ struct Pass<'a> {
     /// Whether there are MPTCP connections without an inode, whose subflows can be told
     /// by their upper layer protocol alone.
     has_unaccepted: bool,
+    /// TCP sockets that were bound and not connected when they were read. The kernel
+    /// walks them before those that are connected: one that connects meanwhile is there
+    /// again.
+    bound: HashSet<Cookie>,
 }
 
 impl Pass<'_> {
@@ -238,6 +243,7 @@ impl Pass<'_> {
         let skips = protocol == Protocol::TCP && self.selection.tables.has(Tables::MPTCP);
         let (subflows, stopped) = (&mut self.subflows, &mut self.stopped);
         let (has_unaccepted, left_out) = (&mut self.has_unaccepted, &mut *self.left_out);
+        let bound = &mut self.bound;
         let mut each = |row: &InetRow<'_>| {
             if protocol == Protocol::MPTCP {
                 match row.inode.exists() {
@@ -245,9 +251,15 @@ impl Pass<'_> {
                     false => *has_unaccepted = true,
                 }
             }
+            if !bound.is_empty() && bound.contains(&row.cookie) {
+                return ControlFlow::Continue(());
+            }
             if skips && is_subflow(row, subflows) {
                 left_out.insert(row.cookie);
                 return ControlFlow::Continue(());
+            }
+            if protocol == Protocol::TCP && row.state == State::Close {
+                bound.insert(row.cookie);
             }
             let flow = each(from_inet(row, protocol));
             *stopped |= flow.is_break();

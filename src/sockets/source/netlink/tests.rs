@@ -1,5 +1,4 @@
 use super::*;
-use crate::sockets::model::Cookie;
 use crate::sockets::select::Versions;
 use crate::sockets::testing::*;
 use socket2::{Domain, Protocol as Ipproto, SockAddr, Socket, Type};
