@@ -1,5 +1,11 @@
 //! The accept queue of a listener, observed.
 
+mod due;
+pub mod gauge;
+pub mod namespace;
+pub mod observe;
+mod owners;
+mod pace;
 pub mod sampler;
 
 pub use crate::sockets::sample;

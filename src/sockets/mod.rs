@@ -14,6 +14,7 @@ pub mod names;
 pub mod namespaces;
 pub mod owners;
 pub mod protocol;
+pub mod quick;
 pub mod row;
 pub mod sample;
 pub mod select;

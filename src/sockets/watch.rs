@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use super::listeners::{self, ListenAt, Listener, UnixTarget};
+use super::listeners::{self, Listener, UnixTarget};
 use super::model::{Family, Inode, Owner, UnixName};
 use super::owners::owners_of;
 use super::target::Endpoint;
@@ -138,6 +138,11 @@ impl ListenerWatch {
         (&mut self.diag, &self.found)
     }
 
+    /// The same, for what looks at the listeners again.
+    pub fn diag_and_listeners_mut(&mut self) -> (&mut SockDiag, &mut [Listener]) {
+        (&mut self.diag, &mut self.found)
+    }
+
     /// Runs `f` in the server's network namespace.
     ///
     /// # Errors
@@ -226,10 +231,7 @@ impl ListenerWatch {
     /// Where the first of the listeners listens.
     #[must_use]
     pub fn address(&self) -> Option<String> {
-        self.found.first().map(|first| match &first.at {
-            ListenAt::Inet(address) => address.to_string(),
-            ListenAt::Unix(name, _) => format!("unix:{name}"),
-        })
+        self.found.first().map(|first| first.at.to_string())
     }
 
     /// The table that the server's connections are in.

@@ -10,8 +10,8 @@ use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::exit::{Exit, Failure};
-use super::parse;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::parse;
 use crate::backlog::sample::Sample;
 use crate::backlog::sampler::Sampler;
 use crate::host::ProcRoot;
@@ -29,7 +29,7 @@ use crate::sockets::watch::ListenerWatch;
 /// sockscope probe db1:5432 --authorized --max 20k --evidence
 /// 'ssh db1 sockscope backlog :5432 --format ndjson'
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// A listener of this host: PORT, host:port, tcp://host:port, unix:/path or unix:@name
     target: String,
 
@@ -70,7 +70,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs the command.
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(in crate::cli) fn run(args: &Args) -> Result<Exit, Failure> {
     let target = Target::parse(&args.target).map_err(Failure::usage)?;
     let watch = attach(&target, &ProcRoot::new(&args.proc_root))?;
     if !args.count_from.is_empty() && matches!(watch.endpoint(), Endpoint::Unix(_)) {
