@@ -127,6 +127,17 @@ impl Observation {
         self.members.iter().map(|member| member.gauge.drops()).sum()
     }
 
+    /// Connections accepted a second, at the most: those that came to the namespace less
+    /// what its queues grew by.
+    #[must_use]
+    pub fn accepts_at_most(&self) -> Option<f64> {
+        let totals = self.totals?;
+        let came = totals.counters.passive_opens.cast_signed();
+        #[allow(clippy::cast_precision_loss)]
+        let accepted = (came - totals.queue_growth).max(0) as f64;
+        Some(accepted / self.lasted.as_secs_f64().max(1e-3))
+    }
+
     /// Whether the target is a unix socket.
     #[must_use]
     pub fn is_unix(&self) -> bool {
