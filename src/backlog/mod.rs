@@ -9,6 +9,7 @@ pub mod observe;
 mod owners;
 mod pace;
 pub mod remedies;
+pub mod report;
 pub mod sampler;
 
 pub use crate::sockets::sample;

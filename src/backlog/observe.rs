@@ -14,7 +14,7 @@ use super::pace::{Pace, cpu_time};
 use crate::host::process::ProcessView;
 use crate::record::backlog::SynRecv;
 use crate::sockets::listeners::Listener;
-use crate::sockets::model::{Owner, State};
+use crate::sockets::model::{Inode, Owner, State};
 use crate::sockets::quick::Ways;
 use crate::sockets::target::Endpoint;
 use crate::sockets::watch::ListenerWatch;
@@ -100,8 +100,8 @@ pub struct Observation {
     pub ended_by: EndedBy,
     /// Every listener that was seen.
     pub members: Vec<Member>,
-    /// Who holds them.
-    pub owners: Vec<Owner>,
+    /// Who holds them, by their inodes.
+    pub owners: Vec<(Inode, Owner)>,
     /// Who made the listener, where its owners could not be read.
     pub hidden_owner: Option<u32>,
     /// Their processes, as they were when it mattered most.
@@ -384,7 +384,7 @@ impl Watching {
             cpu,
             ended_by,
             members: self.members,
-            owners: self.watch.owners().to_vec(),
+            owners: self.watch.owners_by_inode().to_vec(),
             hidden_owner: self.watch.hidden_owner(),
             processes: seen.processes,
             stopped: seen.stopped,

@@ -20,6 +20,9 @@ use crate::kernel::sock_diag::SockDiag;
 /// At most so many processes that hold the listener are looked at.
 const OWNERS_MAX: usize = 64;
 
+/// And so many of their descriptors.
+const DESCRIPTORS_MAX: usize = 4096;
+
 /// Why the server's side cannot be looked at as the user asked.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -43,6 +46,7 @@ pub struct ListenerWatch {
     endpoint: Endpoint,
     found: Vec<Listener>,
     owners: Vec<Owner>,
+    by_inode: Vec<(Inode, Owner)>,
     unreadable: usize,
 }
 
@@ -75,6 +79,7 @@ impl ListenerWatch {
             endpoint: endpoint.clone(),
             found: Vec::new(),
             owners: Vec::new(),
+            by_inode: Vec::new(),
             unreadable: 0,
         };
         watch.find().map_err(ViewError::NoDiag)?;
@@ -175,12 +180,19 @@ impl ListenerWatch {
         owners.dedup_by_key(|o| (o.pid, o.tid));
         owners.truncate(OWNERS_MAX);
         (self.owners, self.unreadable) = (owners, scan.unreadable());
+        self.by_inode = scan.iter().take(DESCRIPTORS_MAX).collect();
     }
 
     /// Who holds the listeners, as they were last looked for.
     #[must_use]
     pub fn owners(&self) -> &[Owner] {
         &self.owners
+    }
+
+    /// Every descriptor of each listener, as they were last looked for.
+    #[must_use]
+    pub fn owners_by_inode(&self) -> &[(Inode, Owner)] {
+        &self.by_inode
     }
 
     /// Processes whose descriptors could not be read when owners were looked for.
