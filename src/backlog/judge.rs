@@ -61,11 +61,8 @@ fn queue_facts(o: &Observation) -> Vec<Fact> {
     let source = if o.is_unix() { "unix_diag" } else { "sock_diag" };
     let Some(worst) = worst(o) else { return Vec::new() };
     let admits = u64::from(worst.listener.backlog) + 1;
-    let peak = format!(
-        "at least {} of {}",
-        count(worst.gauge.peak().into()),
-        count(admits)
-    );
+    let peak =
+        format!("at least {} of {}", count(worst.gauge.peak().into()), count(admits));
     let mut facts = vec![fact("peak of the accept queue", peak, source)];
     let full: f64 = full_s(o);
     if full > 0.0 {
@@ -146,7 +143,8 @@ fn fd_limit(o: &Observation) -> Option<Verdict> {
 
 fn died(o: &Observation) -> Option<Verdict> {
     (!o.still_listens()).then(|| {
-        let at = o.members.first().map_or_else(String::new, |m| m.listener.at.to_string());
+        let at =
+            o.members.first().map_or_else(String::new, |m| m.listener.at.to_string());
         let summary = format!("{at} stopped listening while it was watched.");
         let mut verdict = verdict(Code::ServerDied, Confidence::Certain, summary);
         let source = if o.is_unix() { "unix_diag" } else { "sock_diag" };
@@ -248,7 +246,9 @@ fn nobody_accepts(o: &Observation) -> Verdict {
     let decides = "whether it accepts from time to time: --for 1m";
     verdict.alternatives.push(or(Code::ServerSlowAccept, decides));
     let pid = o.processes.first().map_or("PID".to_owned(), |p| p.pid.to_string());
-    verdict.remedy.push(format!("see what it waits for: cat /proc/{pid}/stack /proc/{pid}/wchan"));
+    verdict
+        .remedy
+        .push(format!("see what it waits for: cat /proc/{pid}/stack /proc/{pid}/wchan"));
     verdict
 }
 

@@ -127,7 +127,9 @@ fn pause(rest: Duration, end: Instant, owners: &AtomicBool, interrupted: &Atomic
         if is_over || interrupted.load(Relaxed) {
             return;
         }
-        thread::sleep((until - now).min(end.saturating_duration_since(now).max(EVERY)).min(NAP));
+        thread::sleep(
+            (until - now).min(end.saturating_duration_since(now).max(EVERY)).min(NAP),
+        );
     }
 }
 
@@ -266,8 +268,13 @@ mod tests {
             drops: Some(drops),
             ..ListenerDoc::default()
         };
-        let mut rows =
-            [row(4096, 4000, 0), row(5, 6, 0), row(9, 0, 0), row(128, 0, 7), row(0, 0, 7)];
+        let mut rows = [
+            row(4096, 4000, 0),
+            row(5, 6, 0),
+            row(9, 0, 0),
+            row(128, 0, 7),
+            row(0, 0, 7),
+        ];
         rows.sort_by(fullest_first);
         let backlogs: Vec<u64> = rows.iter().map(|row| row.effective_backlog).collect();
         assert_eq!(backlogs[..2], [5, 4096]);

@@ -228,8 +228,7 @@ impl Watching {
         // The look for owners may take long: the time counts from after it.
         watch.look_for_owners();
         let is_unix = matches!(watch.endpoint(), Endpoint::Unix(_));
-        let namespace =
-            if is_unix { None } else { Some(Namespace::begin(&mut watch)?) };
+        let namespace = if is_unix { None } else { Some(Namespace::begin(&mut watch)?) };
         let ways = find_ways(&mut watch)?;
         let now = Instant::now();
         Ok(Self {

@@ -43,8 +43,8 @@ impl Pace {
             && now - at >= CHECK_EVERY
         {
             let used = cpu_time();
-            let share = (used.saturating_sub(cpu)).as_secs_f64()
-                / (now - at).as_secs_f64();
+            let share =
+                (used.saturating_sub(cpu)).as_secs_f64() / (now - at).as_secs_f64();
             self.interval = stretched(self.interval, self.asked, share);
             self.checked = Some((now, used));
         }

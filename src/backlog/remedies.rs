@@ -24,11 +24,7 @@ const SERVERS: &[Server] = &[
         setting: "tcp-backlog {n}",
         then: RESTART,
     },
-    Server {
-        comms: &["haproxy"],
-        setting: "bind :{port} backlog {n}",
-        then: RESTART,
-    },
+    Server { comms: &["haproxy"], setting: "bind :{port} backlog {n}", then: RESTART },
     Server {
         comms: &["node", "nodejs", "node-MainThread", "MainThread"],
         setting: "server.listen({port: {port}, backlog: {n}})",
@@ -51,8 +47,19 @@ const SERVERS: &[Server] = &[
         then: RESTART,
     },
     Server {
-        comms: &["go", "caddy", "traefik", "dockerd", "containerd", "etcd", "prometheus",
-            "minio", "vault", "consul", "kube-apiserver"],
+        comms: &[
+            "go",
+            "caddy",
+            "traefik",
+            "dockerd",
+            "containerd",
+            "etcd",
+            "prometheus",
+            "minio",
+            "vault",
+            "consul",
+            "kube-apiserver",
+        ],
         setting: "Go takes net.core.somaxconn as it is when it listens: sysctl -w \
                   net.core.somaxconn={n}",
         then: RESTART,
@@ -88,7 +95,11 @@ const SERVERS: &[Server] = &[
         setting: "Backlog={n} in the .socket unit",
         then: "systemctl daemon-reload, and restart the .socket unit",
     },
-    Server { comms: &["sockscope"], setting: "sockscope serve --backlog {n}", then: RESTART },
+    Server {
+        comms: &["sockscope"],
+        setting: "sockscope serve --backlog {n}",
+        then: RESTART,
+    },
 ];
 
 /// How the server whose process is called `comm` is given a backlog of `n`, in a line.
@@ -137,7 +148,8 @@ mod tests {
 
     #[test]
     fn no_placeholder_is_left_and_no_name_stands_twice() {
-        let mut all: Vec<&str> = SERVERS.iter().flat_map(|one| one.comms).copied().collect();
+        let mut all: Vec<&str> =
+            SERVERS.iter().flat_map(|one| one.comms).copied().collect();
         for comm in &all {
             let said = for_server(Some(comm.trim_end_matches('*')), Some(80), 512);
             assert!(!said.contains("{n}") && !said.contains("{port}"), "{said}");

@@ -87,12 +87,8 @@ pub fn document(asked: &Asked, o: &Observation) -> BacklogDoc {
 
 fn listener(o: &Observation, member: &super::observe::Member) -> ListenerDoc {
     let inode = member.listener.inode;
-    let owners: Vec<_> = o
-        .owners
-        .iter()
-        .filter(|(of, _)| *of == inode)
-        .map(|(_, owner)| *owner)
-        .collect();
+    let owners: Vec<_> =
+        o.owners.iter().filter(|(of, _)| *of == inode).map(|(_, owner)| *owner).collect();
     let unreadable = usize::from(o.hidden_owner.is_some());
     let doc = list::document(&member.listener, &owners, unreadable);
     ListenerDoc {
@@ -111,7 +107,8 @@ fn warnings(asked: &Asked, o: &Observation) -> Vec<Warning> {
     let took = o.longest_gap;
     if took > LONG_GAP.max(asked.interval * 3) {
         let ms = took.as_millis();
-        let message = format!("once no look was taken for {ms} ms: a burst may be missed");
+        let message =
+            format!("once no look was taken for {ms} ms: a burst may be missed");
         warn("gap", message);
     }
     if o.is_unix() {

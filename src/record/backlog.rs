@@ -233,7 +233,8 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["schema"], SCHEMA);
         // The keys that others build on.
-        for key in "address effective_backlog queue_len queue_peak drops owners".split(' ')
+        for key in
+            "address effective_backlog queue_len queue_peak drops owners".split(' ')
         {
             assert!(value["listeners"][0].get(key).is_some(), "{key}");
         }

@@ -340,7 +340,10 @@ fn sample_by_dump(
     Ok(there)
 }
 
-pub(super) fn sample_unix(diag: &mut SockDiag, listener: &mut Listener) -> io::Result<bool> {
+pub(super) fn sample_unix(
+    diag: &mut SockDiag,
+    listener: &mut Listener,
+) -> io::Result<bool> {
     let request = UnixRequest { states: States::LISTEN, show: Show::RQLEN };
     let (inode, cookie) = (listener.inode, listener.cookie);
     diag.unix_one(&request, inode, cookie, |row| {

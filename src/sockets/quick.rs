@@ -40,11 +40,8 @@ impl Ways {
             let way = match listener.at {
                 ListenAt::Unix(..) => None,
                 ListenAt::Inet(local) => {
-                    let tries = if is_alone(known, listener) {
-                        1
-                    } else {
-                        known.len() * TRIES
-                    };
+                    let tries =
+                        if is_alone(known, listener) { 1 } else { known.len() * TRIES };
                     let Some(way) = way_to(diag, listener, local, tries)? else {
                         return Ok(Self::default());
                     };

@@ -66,7 +66,10 @@ fn show(
         list::watch(namespaces, &args.proc_root, lasts, &interrupted, &mut |elapsed| {
             if lasts > BRIEFLY {
                 let (now, all) = (elapsed.as_secs_f64(), lasts.as_secs_f64());
-                line.show(elapsed, &format!("watching all listeners, {now:.1} of {all:.1} s"));
+                line.show(
+                    elapsed,
+                    &format!("watching all listeners, {now:.1} of {all:.1} s"),
+                );
             }
         });
     line.clear();

@@ -6,10 +6,10 @@ use std::io::{self, BufWriter, Write};
 
 use super::args::Format;
 use crate::record::backlog::{ListenerDoc, OwnerDoc, SCHEMA};
+use crate::render::count;
 use crate::render::document::{JsonDocument, csv_error, ndjson};
 use crate::render::openmetrics::{Exposition, Family, Kind};
 use crate::render::table::{Align, Cells, Heading, StreamTable};
-use crate::render::count;
 
 /// Prints rows on stdout.
 pub(super) fn rows(

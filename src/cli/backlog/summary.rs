@@ -6,8 +6,8 @@ use std::path::Path;
 use super::observe::record_line;
 use super::print::owner;
 use crate::cli::output::Output;
-use crate::record::backlog::{BacklogDoc, ListenerDoc, QueueStats, Step};
 use crate::record::Confidence;
+use crate::record::backlog::{BacklogDoc, ListenerDoc, QueueStats, Step};
 use crate::render::{count, rate, seconds};
 
 /// Listeners of a group whose queues are shown one by one.
@@ -178,7 +178,9 @@ fn flow(d: &BacklogDoc) -> String {
                 rate(most)
             )
         }
-        None => format!("at least {least} accepted (nothing counts a unix socket's dials)"),
+        None => {
+            format!("at least {least} accepted (nothing counts a unix socket's dials)")
+        }
     };
     let drops = d.listeners.iter().filter_map(|one| one.drops_watched).sum();
     let dropped = match &d.counters {
