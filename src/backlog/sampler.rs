@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::due::Due;
 use super::sample::{
     ConntrackSample, CountsSample, FilesSample, OwnerSample, SCHEMA, Sample,
 };
@@ -29,33 +30,6 @@ const COUNT_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
 /// and with a million descriptors on a host it takes seconds.
 const OWNERS_EVERY: Duration = Duration::from_secs(5);
 const OWNERS_AT_LEAST_EVERY: Duration = Duration::from_secs(600);
-/// So many times as long as a costly look took, there is none again.
-const REST: u32 = 100;
-
-/// A costly look that is due from time to time.
-#[derive(Debug)]
-struct Due {
-    every: Duration,
-    at_least_every: Duration,
-    next: Option<Instant>,
-}
-
-impl Due {
-    const fn every(every: Duration, at_least_every: Duration) -> Self {
-        Self { every, at_least_every, next: None }
-    }
-
-    fn is_due(&self) -> bool {
-        self.next.is_none_or(|next| next <= Instant::now())
-    }
-
-    /// Notes that it was done just now, and began at `began`.
-    fn done(&mut self, began: Instant) {
-        let rest = (began.elapsed() * REST).clamp(self.every, self.at_least_every);
-        self.next = Some(began + rest);
-    }
-}
-
 /// Takes samples of one listener.
 #[derive(Debug)]
 pub struct Sampler {
@@ -142,7 +116,7 @@ impl Sampler {
             self.watch.find()?;
             there = self.watch.listeners().len();
             if there > 0 && cookies(self.watch.listeners()) != before {
-                self.owners.next = None;
+                self.owners.at_once();
             }
         }
         if let Some(first) = self.watch.listeners().first() {

@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
     let output = Output { quiet, verbose, color };
     exit::code(match command {
         Command::Probe(args) => probe::run(&args, output),
-        Command::Backlog(args) => backlog::run(&args),
+        Command::Backlog(args) => backlog::run(&args, output),
         Command::Serve(args) => serve::run(*args),
         Command::Sockets(args) => sockets::run(&args, output),
     })

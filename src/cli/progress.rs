@@ -13,16 +13,15 @@ use crate::render::{count, rate};
 /// With `-v` and no terminal, a line comes so often.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-/// Shows how a probe gets on.
-pub(super) struct ProgressLine<'a> {
+/// One line that is written over and over, or one a second with `-v`.
+pub(super) struct LiveLine<'a> {
     bar: ProgressBar,
     output: &'a Output,
-    max: Option<u64>,
     last_line: Cell<Duration>,
 }
 
-impl<'a> ProgressLine<'a> {
-    pub(super) fn new(output: &'a Output, max: Option<u64>) -> Self {
+impl<'a> LiveLine<'a> {
+    pub(super) fn new(output: &'a Output) -> Self {
         let bar = ProgressBar::new_spinner();
         bar.set_draw_target(if output.quiet {
             ProgressDrawTarget::hidden()
@@ -32,24 +31,43 @@ impl<'a> ProgressLine<'a> {
         if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
             bar.set_style(style);
         }
-        Self { bar, output, max, last_line: Cell::new(Duration::ZERO) }
+        Self { bar, output, last_line: Cell::new(Duration::ZERO) }
     }
 
-    pub(super) fn show(&self, p: &Progress) {
-        let line = line(p, self.max);
+    pub(super) fn show(&self, elapsed: Duration, line: &str) {
         if self.bar.is_hidden() {
-            if p.elapsed >= self.last_line.get() + LINE_EVERY {
-                self.last_line.set(p.elapsed);
-                self.output.detail(&line);
+            if elapsed >= self.last_line.get() + LINE_EVERY {
+                self.last_line.set(elapsed);
+                self.output.detail(line);
             }
             return;
         }
-        self.bar.set_message(line);
+        self.bar.set_message(line.to_owned());
         self.bar.tick();
     }
 
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Shows how a probe gets on.
+pub(super) struct ProgressLine<'a> {
+    line: LiveLine<'a>,
+    max: Option<u64>,
+}
+
+impl<'a> ProgressLine<'a> {
+    pub(super) fn new(output: &'a Output, max: Option<u64>) -> Self {
+        Self { line: LiveLine::new(output), max }
+    }
+
+    pub(super) fn show(&self, p: &Progress) {
+        self.line.show(p.elapsed, &line(p, self.max));
+    }
+
+    pub(super) fn clear(&self) {
+        self.line.clear();
     }
 }
 

@@ -4,6 +4,7 @@
 //! whole at the end; `sockets.csv`, taken at the peak. Keys are snake_case with the unit
 //! in the name; a number that was not checked is null, never 0.
 
+pub mod backlog;
 pub mod environment;
 pub mod folder;
 pub mod outcome;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::backlog::BacklogDoc;
 use super::{Environment, Plan, RunResult, Target, Timestamp, Verdict};
 
 /// The name and version of the schema that this program writes.
@@ -29,6 +30,9 @@ pub struct Run {
     pub result: RunResult,
     /// What stopped it.
     pub verdict: Verdict,
+    /// Of `sockscope backlog`: what was seen of the accept queue; else left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<BacklogDoc>,
 }
 
 impl Default for Run {
@@ -43,6 +47,7 @@ impl Default for Run {
             warnings: Vec::new(),
             result: RunResult::default(),
             verdict: Verdict::default(),
+            backlog: None,
         }
     }
 }

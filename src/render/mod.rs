@@ -1,6 +1,7 @@
 //! Numbers as people read them.
 
 pub mod document;
+pub mod openmetrics;
 pub mod table;
 
 use std::fmt::Write as _;

@@ -1,5 +1,6 @@
 //! What listens on this host, how full its queue is, and what would answer a client.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
@@ -22,6 +23,16 @@ pub enum ListenAt {
     /// A unix stream or seqpacket socket: its name as bound, and the file, where it is a
     /// path.
     Unix(UnixName<'static>, Option<SocketFile>),
+}
+
+/// `127.0.0.1:7000`, `[::]:443`, `unix:/path`, `unix:@name`.
+impl fmt::Display for ListenAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Unix(name, _) => write!(f, "unix:{name}"),
+        }
+    }
 }
 
 /// A socket in LISTEN.
@@ -62,6 +73,15 @@ impl Listener {
     pub fn family(&self) -> Option<Family> {
         match self.at {
             ListenAt::Inet(address) => Some(Family::of(address)),
+            ListenAt::Unix(..) => None,
+        }
+    }
+
+    /// Its port; none for a unix socket.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self.at {
+            ListenAt::Inet(address) => Some(address.port()),
             ListenAt::Unix(..) => None,
         }
     }
@@ -125,7 +145,7 @@ pub fn unix(diag: &mut SockDiag) -> io::Result<Vec<Listener>> {
     Ok(found)
 }
 
-fn listening(family: Family) -> InetRequest {
+pub(super) fn listening(family: Family) -> InetRequest {
     InetRequest {
         extensions: Extensions::SK_MEMINFO,
         ..InetRequest::tcp(family, States::LISTEN)
@@ -273,7 +293,6 @@ fn sample_few(
     family: Family,
     known: &mut [&mut Listener],
 ) -> io::Result<usize> {
-    let request = listening(family);
     for listener in &mut *known {
         let ListenAt::Inet(local) = listener.at else { continue };
         let id = SocketId {
@@ -282,10 +301,7 @@ fn sample_few(
             interface: listener.interface,
             cookie: listener.cookie,
         };
-        let found = diag.inet_one(&request, &id, |row| {
-            let newer = Listener::from_inet(row);
-            listener.update(newer.queue_len, newer.backlog, newer.drops);
-        })?;
+        let found = sample_one(diag, listener, &id)?;
         if !found {
             // Gone, or another of its group is the kernel's choice.
             return sample_by_dump(diag, family, known);
@@ -294,17 +310,25 @@ fn sample_few(
     Ok(known.len())
 }
 
+/// Looks at one listener again by its identity; false where another answers to it.
+pub(super) fn sample_one(
+    diag: &mut SockDiag,
+    listener: &mut Listener,
+    id: &SocketId,
+) -> io::Result<bool> {
+    diag.inet_one(&listening(Family::of(id.local)), id, |row| {
+        let newer = Listener::from_inet(row);
+        listener.update(newer.queue_len, newer.backlog, newer.drops);
+    })
+}
+
 fn sample_by_dump(
     diag: &mut SockDiag,
     family: Family,
     known: &mut [&mut Listener],
 ) -> io::Result<usize> {
-    let port = |one: &Listener| match one.at {
-        ListenAt::Inet(address) => Some(address.port()),
-        ListenAt::Unix(..) => None,
-    };
-    let first = known.first().and_then(|one| port(one));
-    let local_port = first.filter(|_| known.iter().all(|one| port(one) == first));
+    let first = known.first().and_then(|one| one.port());
+    let local_port = first.filter(|_| known.iter().all(|one| one.port() == first));
     let mut there = 0;
     diag.inet(&InetRequest { local_port, ..listening(family) }, |row| {
         if let Some(one) = known.iter_mut().find(|one| one.cookie == row.cookie) {
@@ -316,7 +340,10 @@ fn sample_by_dump(
     Ok(there)
 }
 
-fn sample_unix(diag: &mut SockDiag, listener: &mut Listener) -> io::Result<bool> {
+pub(super) fn sample_unix(
+    diag: &mut SockDiag,
+    listener: &mut Listener,
+) -> io::Result<bool> {
     let request = UnixRequest { states: States::LISTEN, show: Show::RQLEN };
     let (inode, cookie) = (listener.inode, listener.cookie);
     diag.unix_one(&request, inode, cookie, |row| {

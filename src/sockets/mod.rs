@@ -19,6 +19,7 @@ pub mod namespaces;
 pub mod owners;
 pub mod place;
 pub mod protocol;
+pub mod quick;
 pub mod row;
 pub mod sample;
 pub mod select;

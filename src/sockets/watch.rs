@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use super::listeners::{self, ListenAt, Listener, UnixTarget};
+use super::listeners::{self, Listener, UnixTarget};
 use super::model::{Family, Inode, Owner, UnixName};
 use super::owners::owners_of;
 use super::target::Endpoint;
@@ -19,6 +19,9 @@ use crate::kernel::sock_diag::SockDiag;
 
 /// At most so many processes that hold the listener are looked at.
 const OWNERS_MAX: usize = 64;
+
+/// And so many of their descriptors.
+const DESCRIPTORS_MAX: usize = 4096;
 
 /// Why the server's side cannot be looked at as the user asked.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,7 @@ pub struct ListenerWatch {
     endpoint: Endpoint,
     found: Vec<Listener>,
     owners: Vec<Owner>,
+    by_inode: Vec<(Inode, Owner)>,
     unreadable: usize,
 }
 
@@ -83,6 +87,7 @@ impl ListenerWatch {
             endpoint: endpoint.clone(),
             found: Vec::new(),
             owners: Vec::new(),
+            by_inode: Vec::new(),
             unreadable: 0,
         };
         watch.find().map_err(ViewError::NoDiag)?;
@@ -146,6 +151,11 @@ impl ListenerWatch {
         (&mut self.diag, &self.found)
     }
 
+    /// The same, for what looks at the listeners again.
+    pub fn diag_and_listeners_mut(&mut self) -> (&mut SockDiag, &mut [Listener]) {
+        (&mut self.diag, &mut self.found)
+    }
+
     /// Runs `f` in the server's network namespace.
     ///
     /// # Errors
@@ -178,12 +188,19 @@ impl ListenerWatch {
         owners.dedup_by_key(|o| (o.pid, o.tid));
         owners.truncate(OWNERS_MAX);
         (self.owners, self.unreadable) = (owners, scan.unreadable());
+        self.by_inode = scan.iter().take(DESCRIPTORS_MAX).collect();
     }
 
     /// Who holds the listeners, as they were last looked for.
     #[must_use]
     pub fn owners(&self) -> &[Owner] {
         &self.owners
+    }
+
+    /// Every descriptor of each listener, as they were last looked for.
+    #[must_use]
+    pub fn owners_by_inode(&self) -> &[(Inode, Owner)] {
+        &self.by_inode
     }
 
     /// Processes whose descriptors could not be read when owners were looked for.
@@ -234,10 +251,7 @@ impl ListenerWatch {
     /// Where the first of the listeners listens.
     #[must_use]
     pub fn address(&self) -> Option<String> {
-        self.found.first().map(|first| match &first.at {
-            ListenAt::Inet(address) => address.to_string(),
-            ListenAt::Unix(name, _) => format!("unix:{name}"),
-        })
+        self.found.first().map(|first| first.at.to_string())
     }
 
     /// The table that the server's connections are in.

@@ -60,6 +60,8 @@ codes! {
     ServerAcceptQueue = "server.accept_queue",
     /// Dials come faster than the server accepts, and its accept queue runs over.
     ServerSlowAccept = "server.slow_accept",
+    /// Handshakes are dropped because the SYN queue is full, not the accept queue.
+    ServerSynQueue = "server.syn_queue",
     /// The server has opened all descriptors that it may.
     ServerFdLimit = "server.fd_limit",
     /// fs.file-max, met by the server.

@@ -1,5 +1,6 @@
 //! Each command as its users see it.
 
+mod backlog;
 mod probe;
 mod probe_ends;
 mod probe_printing;

@@ -1,6 +1,7 @@
 //! Verdicts: one real situation each, and the probe must name it; and what the kernel
 //! does that makes them hard to tell.
 
+mod backlog;
 mod client;
 mod drops;
 mod ends;

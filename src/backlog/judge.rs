@@ -1,0 +1,317 @@
+//! Whether an accept queue turned connections away, and why: from what was seen of it.
+
+use super::observe::{EndedBy, Member, Observation};
+use super::remedies;
+use crate::host::process::ProcessView;
+use crate::host::remedy;
+use crate::record::{Alternative, Confidence, Fact, Verdict};
+use crate::render::{count, escaped, plural, rate};
+use crate::verdict::Code;
+
+/// A queue that was full for more than this part of the time is no matter of bursts.
+const FULL_MOSTLY: f64 = 0.5;
+/// Bursts that went on for longer hold SYNs that were sent again (TCP_TIMEOUT_INIT).
+const RESENT_AFTER_S: f64 = 1.0;
+
+/// What is said of a watch.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Judgement {
+    /// The verdict, with evidence and remedies.
+    pub verdict: Verdict,
+    /// A backlog that would have held what came.
+    pub backlog_needed: Option<u64>,
+}
+
+/// Judges a watch.
+#[must_use]
+pub fn judge(o: &Observation) -> Judgement {
+    let stopped = stopped(o).or_else(|| fd_limit(o)).or_else(|| died(o));
+    if let Some(verdict) = stopped {
+        return Judgement { verdict, backlog_needed: None };
+    }
+    overflowing(o)
+        .or_else(|| syn_queue(o).map(without_number))
+        .or_else(|| full_without_drops(o).map(without_number))
+        .unwrap_or_else(|| without_number(nothing(o)))
+}
+
+fn without_number(verdict: Verdict) -> Judgement {
+    Judgement { verdict, backlog_needed: None }
+}
+
+fn verdict(code: Code, confidence: Confidence, summary: String) -> Verdict {
+    let code = code.as_str().to_owned();
+    Verdict { code, confidence, summary, ..Verdict::default() }
+}
+
+fn fact(fact: impl Into<String>, value: impl Into<String>, source: &str) -> Fact {
+    Fact { fact: fact.into(), value: value.into(), source: source.to_owned() }
+}
+
+fn or(code: Code, decides: &str) -> Alternative {
+    Alternative { code: code.as_str().to_owned(), decides: decides.to_owned() }
+}
+
+fn named(process: &ProcessView) -> String {
+    format!("{}[{}]", escaped(&process.comm), process.pid)
+}
+
+/// The queue as evidence.
+fn queue_facts(o: &Observation) -> Vec<Fact> {
+    let source = if o.is_unix() { "unix_diag" } else { "sock_diag" };
+    let Some(worst) = worst(o) else { return Vec::new() };
+    let admits = u64::from(worst.listener.backlog) + 1;
+    let peak =
+        format!("at least {} of {}", count(worst.gauge.peak().into()), count(admits));
+    let mut facts = vec![fact("peak of the accept queue", peak, source)];
+    let full: f64 = full_s(o);
+    if full > 0.0 {
+        facts.push(fact("full for", format!("{full:.3} s"), source));
+    }
+    if o.drops() > 0 {
+        let drops = count(o.drops());
+        facts.push(fact("dropped at this listener", drops, "SK_MEMINFO_DROPS"));
+    }
+    if let Some(totals) = o.totals
+        && totals.counters.listen_overflows > 0
+    {
+        let grew = format!("+{}", count(totals.counters.listen_overflows));
+        let source = "/proc/net/netstat, all listeners of the namespace";
+        facts.push(fact("ListenOverflows", grew, source));
+    }
+    facts
+}
+
+/// The member that dropped the most, or had the fullest queue.
+fn worst(o: &Observation) -> Option<&Member> {
+    let fill = |m: &Member| {
+        let admits = u64::from(m.listener.backlog) + 1;
+        u64::from(m.gauge.peak()) * 1000 / admits
+    };
+    o.members.iter().max_by_key(|m| (m.gauge.drops(), fill(m)))
+}
+
+/// How long the member that was full for the longest was.
+fn full_s(o: &Observation) -> f64 {
+    o.members.iter().map(|m| m.gauge.full_for().as_secs_f64()).fold(0.0, f64::max)
+}
+
+fn stopped(o: &Observation) -> Option<Verdict> {
+    let first = o.processes.first().filter(|_| o.stopped)?;
+    let summary = format!(
+        "The server's process {} is stopped; it accepts nothing until it goes on.",
+        named(first)
+    );
+    let mut verdict = verdict(Code::ServerStopped, Confidence::Certain, summary);
+    for one in &o.processes {
+        let word = if one.state == 't' { "t (traced)" } else { "T (stopped)" };
+        let source = format!("/proc/{}/stat", one.pid);
+        verdict.evidence.push(fact(format!("state of pid {}", one.pid), word, &source));
+    }
+    verdict.evidence.extend(queue_facts(o));
+    let mut pids: Vec<String> = o.processes.iter().map(|p| p.pid.to_string()).collect();
+    pids.dedup();
+    verdict.remedy.push(format!("kill -CONT {}", pids.join(" ")));
+    Some(verdict)
+}
+
+fn fd_limit(o: &Observation) -> Option<Verdict> {
+    let process = o.at_fd_limit.as_ref()?;
+    let (open, limit) = (process.open_fds?, process.nofile_soft?);
+    let summary = format!(
+        "The server {} has opened all {} descriptors it may; accept() can only fail \
+         with EMFILE.",
+        named(process),
+        count(limit)
+    );
+    let mut verdict = verdict(Code::ServerFdLimit, Confidence::Certain, summary);
+    let (pid, value) = (process.pid, format!("{} of {}", count(open), count(limit)));
+    let source = format!("/proc/{pid}/fd, /proc/{pid}/limits");
+    verdict.evidence.push(fact(format!("open fds of pid {pid}"), value, &source));
+    verdict.evidence.extend(queue_facts(o));
+    let hard = process.nofile_hard.unwrap_or(0);
+    let to = match hard {
+        hard if hard > limit && hard <= 1 << 30 => hard,
+        _ => remedy::raised(limit, 0, None),
+    };
+    let raise = remedy::nofile_of(pid, to, hard, None);
+    let by = if raise.needs_root { "sudo " } else { "" };
+    verdict.remedy.push(format!("{by}{}", raise.now));
+    verdict.remedy.push(format!("for good: {} in its unit", raise.persistent));
+    Some(verdict)
+}
+
+fn died(o: &Observation) -> Option<Verdict> {
+    (!o.still_listens()).then(|| {
+        let at =
+            o.members.first().map_or_else(String::new, |m| m.listener.at.to_string());
+        let summary = format!("{at} stopped listening while it was watched.");
+        let mut verdict = verdict(Code::ServerDied, Confidence::Certain, summary);
+        let source = if o.is_unix() { "unix_diag" } else { "sock_diag" };
+        verdict.evidence.push(fact("LISTEN socket", "gone", source));
+        verdict.evidence.extend(queue_facts(o));
+        verdict.remedy.push("see why it ended: journalctl, dmesg".into());
+        verdict
+    })
+}
+
+/// Connections were turned away by a full queue.
+fn overflowing(o: &Observation) -> Option<Judgement> {
+    let member = worst(o).filter(|m| m.gauge.drops() > 0 && o.overflowed)?;
+    let left: u64 = o.members.iter().map(|m| m.gauge.left()).sum();
+    if left == 0 && full_s(o) > FULL_MOSTLY * o.lasted.as_secs_f64() {
+        return Some(without_number(nobody_accepts(o)));
+    }
+    let (seconds, full) = (o.lasted.as_secs_f64().max(1e-3), full_s(o));
+    if full > FULL_MOSTLY * seconds {
+        let summary = format!(
+            "More dials come than the server accepts ({}): its queue was full for {:.0} % \
+             of the time, and no backlog would hold them.",
+            pace(o),
+            100.0 * full / seconds
+        );
+        let mut verdict = verdict(Code::ServerSlowAccept, Confidence::Likely, summary);
+        verdict.evidence = queue_facts(o);
+        verdict.remedy = faster();
+        let decides = "whether it accepts at all for long: --for 1m";
+        verdict.alternatives.push(or(Code::ServerAcceptQueue, decides));
+        return Some(without_number(verdict));
+    }
+    Some(bursts(o, member))
+}
+
+/// `1,210/s`, or a bound of it.
+fn pace(o: &Observation) -> String {
+    #[allow(clippy::cast_precision_loss)]
+    let left = o.members.iter().map(|m| m.gauge.left()).sum::<u64>() as f64;
+    match o.accepts_at_most() {
+        Some(most) if o.totals.is_some_and(|t| t.other_listeners == 0) => rate(most),
+        _ => format!("at least {}", rate(left / o.lasted.as_secs_f64().max(1e-3))),
+    }
+}
+
+fn faster() -> Vec<String> {
+    vec![
+        "accept in a loop until EAGAIN, and let other threads do the work".into(),
+        "several listeners: SO_REUSEPORT, one for each thread".into(),
+    ]
+}
+
+/// Bursts run over a queue that drains: a deeper one would have held them.
+fn bursts(o: &Observation, member: &Member) -> Judgement {
+    let (backlog, burst) = (u64::from(member.listener.backlog), member.gauge.worst());
+    let needed = backlog + burst.drops;
+    let raised = needed.next_power_of_two();
+    let resent = burst.lasted.as_secs_f64() > RESENT_AFTER_S;
+    let summary = format!(
+        "Bursts outrun accept(): up to {} of one did not fit a queue that drains at {}; a \
+         backlog of {} would have held it{}.",
+        count(burst.drops),
+        pace(o),
+        count(needed),
+        if resent { " (SYNs sent again are counted again: less may do)" } else { "" }
+    );
+    let mut verdict = verdict(Code::ServerSlowAccept, Confidence::Likely, summary);
+    verdict.evidence = queue_facts(o);
+    verdict.evidence.push(fact(
+        "effective backlog",
+        count(backlog),
+        "sock_diag: min(backlog, somaxconn)",
+    ));
+    let somaxconn = o.sysctls.get("net.core.somaxconn").copied().flatten();
+    let comm = o.processes.first().map(|process| process.comm.as_str());
+    let told = remedies::for_server(comm, member.listener.port(), raised);
+    let bound = somaxconn.filter(|most| *most < raised);
+    if let Some(most) = bound {
+        let is_cut = backlog == most;
+        let cut = if is_cut { " (it may ask for more already)" } else { "" };
+        verdict.evidence.push(fact(
+            "net.core.somaxconn",
+            format!("{}{cut}", count(most)),
+            "sysctl",
+        ));
+        let raise = remedy::sysctl("net.core.somaxconn", &raised.to_string());
+        verdict.remedy.push(format!("{}; it takes effect at listen()", raise.now));
+    }
+    verdict.remedy.push(told);
+    let decides = "whether other work holds up accept() meanwhile: the server's own log";
+    verdict.alternatives.push(or(Code::ServerAcceptQueue, decides));
+    Judgement { verdict, backlog_needed: Some(needed) }
+}
+
+fn nobody_accepts(o: &Observation) -> Verdict {
+    let summary = "The accept queue is full and nothing left it: nobody accepts.".into();
+    let mut verdict = verdict(Code::ServerAcceptQueue, Confidence::Likely, summary);
+    verdict.evidence = queue_facts(o);
+    let decides = "whether it accepts from time to time: --for 1m";
+    verdict.alternatives.push(or(Code::ServerSlowAccept, decides));
+    let pid = o.processes.first().map_or("PID".to_owned(), |p| p.pid.to_string());
+    verdict
+        .remedy
+        .push(format!("see what it waits for: cat /proc/{pid}/stack /proc/{pid}/wchan"));
+    verdict
+}
+
+/// Dropped, and not by a full accept queue.
+fn syn_queue(o: &Observation) -> Option<Verdict> {
+    let totals = o.totals.filter(|t| t.counters.req_q_full_drop > 0)?;
+    (o.drops() > 0).then(|| {
+        let summary = format!(
+            "The SYN queue was full {}, while the accept queue had room.",
+            plural(totals.counters.req_q_full_drop, "time")
+        );
+        let mut verdict = verdict(Code::ServerSynQueue, Confidence::Likely, summary);
+        let (dropped, source) =
+            (count(totals.counters.req_q_full_drop), "/proc/net/netstat, all listeners");
+        verdict.evidence = queue_facts(o);
+        verdict.evidence.push(fact("TCPReqQFullDrop", format!("+{dropped}"), source));
+        for name in ["net.ipv4.tcp_max_syn_backlog", "net.ipv4.tcp_syncookies"] {
+            if let Some(value) = o.sysctls.get(name).copied().flatten() {
+                verdict.evidence.push(fact(name, count(value), "sysctl"));
+            }
+        }
+        verdict.remedy.push("sysctl -w net.ipv4.tcp_syncookies=1".into());
+        verdict
+    })
+}
+
+/// A queue that was full, and nothing was dropped (yet), or of a unix socket.
+fn full_without_drops(o: &Observation) -> Option<Verdict> {
+    let full = full_s(o);
+    if full == 0.0 {
+        return None;
+    }
+    let left: u64 = o.members.iter().map(|m| m.gauge.left()).sum();
+    if left == 0 && full > FULL_MOSTLY * o.lasted.as_secs_f64() {
+        return Some(nobody_accepts(o));
+    }
+    let turned_away = if o.is_unix() {
+        "a dial that does not wait got EAGAIN then"
+    } else {
+        "nothing was turned away"
+    };
+    let summary = format!("The accept queue was full for {full:.3} s; {turned_away}.");
+    let mut verdict = verdict(Code::ServerSlowAccept, Confidence::Possible, summary);
+    verdict.evidence = queue_facts(o);
+    verdict.remedy = faster();
+    let decides = "whether the next burst is deeper: --wait-for-overflow --for 1h";
+    verdict.alternatives.push(or(Code::Requested, decides));
+    Some(verdict)
+}
+
+fn nothing(o: &Observation) -> Verdict {
+    let code = match o.ended_by {
+        EndedBy::Interrupted => Code::Interrupted,
+        EndedBy::Time | EndedBy::Overflow => Code::Requested,
+    };
+    let summary = match o.drops() {
+        0 => "Nothing was turned away while it was watched.".to_owned(),
+        n => format!(
+            "{} dropped at this listener, none of them for a full queue.",
+            plural(n, "packet")
+        ),
+    };
+    let mut verdict = verdict(code, Confidence::Certain, summary);
+    verdict.evidence = queue_facts(o);
+    verdict
+}

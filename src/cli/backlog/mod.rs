@@ -1,0 +1,58 @@
+//! `sockscope backlog`: accept queues, listed or watched, without any load.
+
+mod args;
+mod attach;
+mod list;
+mod observe;
+mod print;
+mod stream;
+mod summary;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+pub(super) use args::Args;
+use args::Format;
+
+use super::exit::{Exit, Failure};
+use super::output::Output;
+
+/// Runs the command.
+pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
+    args.check().map_err(Failure::usage)?;
+    match (&args.target, args.format()) {
+        (None, _) => list::run(args, &output),
+        (Some(target), Format::Ndjson) => stream::run(args, target),
+        (Some(target), Format::Csv | Format::Openmetrics) => {
+            list::run_of(args, target, &output)
+        }
+        (Some(target), Format::Table | Format::Json) => {
+            observe::run(args, target, &output)
+        }
+    }
+}
+
+/// A flag that a signal sets: what was begun is then ended in order.
+fn heed_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, interrupted.clone())
+            .map_err(Failure::lacking)?;
+    }
+    Ok(interrupted)
+}
+
+/// A reader that has seen enough (`| head`) is no error.
+fn closed_pipe_is_fine(printed: io::Result<()>) -> Result<(), Failure> {
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => {
+            let error = anyhow::Error::new(error).context("the result cannot be printed");
+            Err(Failure::lacking(error))
+        }
+        Ok(()) => Ok(()),
+    }
+}
