@@ -1,5 +1,9 @@
 //! Each command as its users see it.
 
+mod limits;
+mod limits_egress;
+mod limits_fixtures;
+mod limits_measure;
 mod probe;
 mod probe_ends;
 mod probe_printing;

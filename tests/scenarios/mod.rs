@@ -5,6 +5,7 @@ mod client;
 mod drops;
 mod ends;
 mod foreign;
+mod limits;
 mod link;
 mod namespaces;
 mod neighbours;
