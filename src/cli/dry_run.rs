@@ -6,10 +6,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use crate::host::ceilings::{Ceiling, NOFILE_SOFT, Unit};
-use crate::probe::ceilings;
 use crate::probe::prepare::Prepared;
 use crate::probe::run::raise_nofile;
 use crate::probe::server_view::ServerView;
+use crate::probe::{ceilings, predict};
 use crate::render::{bytes, count, escaped, plural, rate, seconds};
 
 /// Prints the plan; `starts` is the fd limit of the server that would be started.
@@ -19,14 +19,19 @@ pub(super) fn print(
     as_json: bool,
 ) -> io::Result<()> {
     if let Some(view) = &mut prepared.view {
+        // Whose the listener is, so that the limits of its process are known.
         view.begin();
     }
     let Prepared { plan, view, tuples, proc_root, .. } = &prepared;
     let all = ceilings(plan, tuples.as_ref(), view.as_ref(), proc_root);
-    let bounds = all.iter().map(|c| (c.room, c.name.as_str(), c.source.as_str()));
+    let predicted = predict(plan, &all, view.as_ref());
+    let bounds = predicted.as_ref().map(|p| {
+        let found = all.iter().find(|ceiling| ceiling.name == p.ceiling);
+        let source = found.map_or("as it was asked for", |c| c.source.as_str());
+        (p.connections, p.ceiling.as_str(), source)
+    });
     let server = starts.map(|n| (n, NOFILE_SOFT, "of the reference server"));
-    let asked = plan.max.map(|n| (n, "--max", "as it was asked for"));
-    let binding = bounds.chain(server).chain(asked).min_by_key(|(n, ..)| *n);
+    let binding = bounds.into_iter().chain(server).min_by_key(|(n, ..)| *n);
     let target = match starts {
         Some(_) => "a reference server, which would be started".to_owned(),
         None => plan.endpoint.to_string(),
@@ -38,6 +43,7 @@ pub(super) fn print(
             "rate_per_s": plan.rate,
             "predicted": binding.map(|(n, ..)| n),
             "binding": binding.map(|(_, name, _)| name),
+            "accept_queue": predicted.as_ref().and_then(|p| p.accept_queue),
             "ceilings": all,
         });
         return show(&format!("{document:#}"));
@@ -114,7 +120,7 @@ fn table(all: &[Ceiling]) -> Vec<String> {
         table.add_row([
             ceiling.name.clone(),
             show(ceiling.value),
-            show(ceiling.in_use),
+            ceiling.in_use.map_or("?".into(), show),
             count(ceiling.room),
             ceiling.source.clone(),
         ]);

@@ -4,6 +4,7 @@ mod backlog;
 mod dry_run;
 mod embedded;
 pub mod exit;
+mod limits;
 pub mod output;
 pub mod parse;
 mod probe;
@@ -55,6 +56,7 @@ enum Command {
     Serve(Box<serve::Args>),
     #[command(visible_alias = "ss")]
     Sockets(Box<sockets::Args>),
+    Limits(Box<limits::Args>),
 }
 
 /// Parses the command line, runs the command, and maps the outcome to an exit code.
@@ -70,5 +72,6 @@ pub fn main() -> ExitCode {
         Command::Backlog(args) => backlog::run(&args, output),
         Command::Serve(args) => serve::run(*args),
         Command::Sockets(args) => sockets::run(&args, output),
+        Command::Limits(args) => limits::run(&args, output),
     })
 }

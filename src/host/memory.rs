@@ -42,7 +42,7 @@ pub fn own_resident(root: &ProcRoot) -> Result<Resident, ReadError> {
         .ok_or_else(|| root.malformed("self/status", "no VmRSS and VmHWM"))
 }
 
-fn parse_meminfo(text: &str) -> Option<Memory> {
+pub(super) fn parse_meminfo(text: &str) -> Option<Memory> {
     Some(Memory {
         total_bytes: field_bytes(text, "MemTotal")?,
         available_bytes: field_bytes(text, "MemAvailable")?,

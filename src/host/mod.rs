@@ -6,19 +6,23 @@
 //! run a reader inside [`crate::kernel::netns::Netns::run`] to read another's.
 
 pub mod ceilings;
+pub mod cgroup_limits;
 pub mod cgroups;
 pub mod conntrack;
 pub mod container;
 pub mod counters;
 pub mod environment;
 pub mod files;
+pub mod measure;
 pub mod memory;
+pub mod need;
 pub mod ports;
 pub mod process;
 pub mod remedy;
 pub mod root;
 pub mod socket_counts;
 pub mod sysctl;
+pub mod systemd;
 pub mod text;
 
 pub use root::{ProcRoot, ReadError};

@@ -12,6 +12,49 @@ pub struct Remedy {
     pub persistent: String,
     /// Whether that takes root (CAP_SYS_RESOURCE, CAP_SYS_ADMIN or CAP_NET_ADMIN).
     pub needs_root: bool,
+    /// The same as lines, each for one place; empty where there is only advice.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<Line>,
+}
+
+/// A line that raises a ceiling, and where it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Where.
+    pub place: Place,
+    /// What.
+    pub text: String,
+}
+
+/// A place that lines are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// A shell: at once, until the next boot or the end of the process.
+    Shell,
+    /// A file of sysctl.d(5).
+    SysctlD,
+    /// The `[Service]` section of a systemd unit.
+    SystemdUnit,
+    /// A file of limits.conf(5): for logins.
+    LimitsConf,
+}
+
+impl Place {
+    /// Every place, in the order in which they are shown.
+    pub const ALL: [Self; 4] =
+        [Self::Shell, Self::SysctlD, Self::SystemdUnit, Self::LimitsConf];
+
+    /// What a person calls it.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Shell => "now, in a shell",
+            Self::SysctlD => "for good, in /etc/sysctl.d/90-connections.conf",
+            Self::SystemdUnit => "for good, [Service] of a systemd unit",
+            Self::LimitsConf => "for logins, in /etc/security/limits.d/90-nofile.conf",
+        }
+    }
 }
 
 /// Where a persistent sysctl is put (sysctl.d(5)).
@@ -36,15 +79,28 @@ pub fn raised(value: u64, in_use: u64, need: Option<u64>) -> u64 {
     least.checked_next_multiple_of(1024).unwrap_or(least)
 }
 
+fn line(place: Place, text: impl Into<String>) -> Line {
+    Line { place, text: text.into() }
+}
+
+/// What can be advised, and not typed.
+#[must_use]
+pub fn advice(now: impl Into<String>, persistent: impl Into<String>) -> Remedy {
+    Remedy { now: now.into(), persistent: persistent.into(), ..Remedy::default() }
+}
+
 /// Setting a sysctl; `value` may be several numbers.
 #[must_use]
 pub fn sysctl(name: &str, value: &str) -> Remedy {
     let quoted =
         if value.contains(' ') { format!("\"{value}\"") } else { value.to_owned() };
+    let now = format!("sysctl -w {name}={quoted}");
+    let set = format!("{name} = {value}");
     Remedy {
-        now: format!("sysctl -w {name}={quoted}"),
-        persistent: format!("{SYSCTL_FILE}: {name} = {value}"),
+        persistent: format!("{SYSCTL_FILE}: {set}"),
         needs_root: true,
+        lines: vec![line(Place::Shell, &*now), line(Place::SysctlD, set)],
+        now,
     }
 }
 
@@ -52,24 +108,22 @@ pub fn sysctl(name: &str, value: &str) -> Remedy {
 /// lower, it has to be raised first.
 #[must_use]
 pub fn nofile_of(pid: u32, to: u64, hard: u64, nr_open: Option<u64>) -> Remedy {
+    let set = format!("prlimit --pid {pid} --nofile={to}:{}", to.max(hard));
     Remedy {
-        now: format!(
-            "{}prlimit --pid {pid} --nofile={to}:{}",
-            first_nr_open(to, nr_open),
-            to.max(hard)
-        ),
         persistent: format!("LimitNOFILE={to}"),
         needs_root: to > hard,
+        ..nofile(set, to, "-", nr_open)
     }
 }
 
 /// Raising the soft RLIMIT_NOFILE of this shell; `to` is at most the hard one.
 #[must_use]
 pub fn nofile_soft_here(to: u64) -> Remedy {
+    // Without -S a shell lowers the hard limit to the same.
+    let set = format!("ulimit -Sn {to}");
     Remedy {
-        now: format!("ulimit -n {to}"),
         persistent: format!("{LIMITS_FILE}: * soft nofile {to}"),
-        needs_root: false,
+        ..nofile(set, to, "soft", None)
     }
 }
 
@@ -77,17 +131,51 @@ pub fn nofile_soft_here(to: u64) -> Remedy {
 #[must_use]
 pub fn nofile_hard_here(to: u64, nr_open: Option<u64>) -> Remedy {
     Remedy {
-        now: format!("{}prlimit --pid $$ --nofile={to}:{to}", first_nr_open(to, nr_open)),
         persistent: format!("{LIMITS_FILE}: * - nofile {to}"),
         needs_root: true,
+        ..nofile(format!("prlimit --pid $$ --nofile={to}:{to}"), to, "-", nr_open)
     }
 }
 
-/// A higher RLIMIT_NOFILE than fs.nr_open is refused, even to root.
-fn first_nr_open(to: u64, nr_open: Option<u64>) -> String {
-    match nr_open {
-        Some(nr_open) if nr_open < to => format!("sysctl -w fs.nr_open={to} && "),
-        _ => String::new(),
+/// The lines that raise RLIMIT_NOFILE, by `set` now. A higher one than fs.nr_open is
+/// refused, even to root.
+fn nofile(set: String, to: u64, kind: &str, nr_open: Option<u64>) -> Remedy {
+    let first = nr_open.filter(|&nr_open| nr_open < to);
+    let first = first.map(|_| sysctl("fs.nr_open", &to.to_string()));
+    let mut now = set.clone();
+    let mut lines = Vec::new();
+    if let Some(first) = first {
+        now = format!("{} && {set}", first.now);
+        lines.extend(first.lines);
+    }
+    lines.extend([
+        line(Place::Shell, set),
+        line(Place::SystemdUnit, format!("LimitNOFILE={to}")),
+        line(Place::LimitsConf, format!("* {kind} nofile {to}")),
+    ]);
+    Remedy { now, lines, ..Remedy::default() }
+}
+
+/// Raising a limit of a cgroup: its file, and the property of a systemd unit that sets
+/// it (systemd.resource-control(5)), empty where there is none.
+#[must_use]
+pub fn cgroup(file: &str, property: &str, to: u64) -> Remedy {
+    let now = format!("echo {to} > {}", shell_word(file));
+    let mut lines = vec![line(Place::Shell, &*now)];
+    let mut persistent = String::new();
+    if !property.is_empty() {
+        persistent = format!("{property}={to}");
+        lines.push(line(Place::SystemdUnit, &*persistent));
+    }
+    Remedy { lines, persistent, needs_root: true, now }
+}
+
+/// A path as one word of a shell.
+fn shell_word(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@:+,=".contains(c);
+    match path.chars().all(plain) {
+        true => path.to_owned(),
+        false => format!("'{}'", path.replace('\'', "'\\''")),
     }
 }
 
@@ -114,6 +202,16 @@ mod tests {
             remedy.now,
             "sysctl -w fs.nr_open=2000896 && prlimit --pid $$ --nofile=2000896:2000896"
         );
+        let lines: Vec<(Place, &str)> =
+            remedy.lines.iter().map(|line| (line.place, &*line.text)).collect();
+        let expected = [
+            (Place::Shell, "sysctl -w fs.nr_open=2000896"),
+            (Place::SysctlD, "fs.nr_open = 2000896"),
+            (Place::Shell, "prlimit --pid $$ --nofile=2000896:2000896"),
+            (Place::SystemdUnit, "LimitNOFILE=2000896"),
+            (Place::LimitsConf, "* - nofile 2000896"),
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]
@@ -123,6 +221,21 @@ mod tests {
         assert!(
             remedy.persistent.ends_with(": net.ipv4.ip_local_port_range = 1024 65535")
         );
+    }
+
+    #[test]
+    fn the_soft_limit_is_raised_without_lowering_the_hard_one() {
+        let remedy = nofile_soft_here(20_000);
+        assert_eq!(remedy.now, "ulimit -Sn 20000");
+        assert!(!remedy.needs_root);
+    }
+
+    #[test]
+    fn a_cgroup_of_any_name_is_one_word_of_the_shell() {
+        let plain = cgroup("/sys/fs/cgroup/a.slice/memory.max", "MemoryMax", 4096);
+        assert_eq!(plain.now, "echo 4096 > /sys/fs/cgroup/a.slice/memory.max");
+        let odd = cgroup("/sys/fs/cgroup/it's $x/memory.max", "MemoryMax", 1);
+        assert_eq!(odd.now, "echo 1 > '/sys/fs/cgroup/it'\\''s $x/memory.max'");
     }
 
     #[test]

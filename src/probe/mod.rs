@@ -23,4 +23,4 @@ pub mod tuples;
 
 pub use crate::sockets::target;
 pub use keeper::Progress;
-pub use predict::ceilings;
+pub use predict::{ceilings, predict};

@@ -3,6 +3,7 @@
 use super::plan::Plan;
 use super::remote::Remote;
 use super::server_view::ServerView;
+use super::target::Endpoint;
 use super::tuples::Tuples;
 use crate::host::ProcRoot;
 use crate::host::ceilings::{
@@ -10,6 +11,8 @@ use crate::host::ceilings::{
     PORT_RANGE, Side,
 };
 use crate::host::process::ProcessView;
+use crate::record::Predicted;
+use crate::sockets::listeners::Listener;
 
 /// fd tables that are counted with where their number is free: as many as threads that
 /// any host can have (kernel.pid_max is at most 2^22; proc(5)).
@@ -40,13 +43,47 @@ pub fn ceilings(
             && (tuples.is_some() || c.name != host::PORTS_BOUND)
             && (plan.fd_tables.is_some() || c.name != NOFILE_SOFT)
             // The module is loaded, but no rule of this namespace asks it to track.
-            && (c.in_use > 0 || c.name != host::CONNTRACK)
+            && (c.in_use != Some(0) || c.name != host::CONNTRACK)
     };
     let mut all: Vec<Ceiling> =
         host::ceilings(root, &client).into_iter().filter(counts).collect();
+    if let (Some(tuples), Endpoint::Tcp(target)) = (tuples, &plan.endpoint) {
+        for ports in all.iter_mut().filter(|c| c.name == host::PORTS_BOUND) {
+            let capacity = tuples.sources().capacity(*target);
+            (ports.value, ports.room) = (capacity, capacity);
+        }
+    }
     all.extend(view.and_then(|view| descriptors_of(view.processes(), root)));
     all.sort_by_key(|c| c.room);
     all
+}
+
+/// What the tightest of [`ceilings`] and --max leave; None where there is neither.
+#[must_use]
+pub fn predict(
+    plan: &Plan,
+    ceilings: &[Ceiling],
+    view: Option<&ServerView>,
+) -> Option<Predicted> {
+    let tightest = ceilings.iter().min_by_key(|c| c.room).map(|c| {
+        let side = match c.side {
+            Side::Client => "client",
+            Side::Server => "server",
+            Side::Either => "either",
+            Side::Both => "both",
+        };
+        (c.room, c.name.clone(), side)
+    });
+    let asked = plan.max.map(|max| (max, "--max".to_owned(), "client"));
+    let (connections, ceiling, side) =
+        asked.into_iter().chain(tightest).min_by_key(|(room, ..)| *room)?;
+    // Each listener's queue admits one more than its backlog.
+    let queue = |listener: &Listener| {
+        (u64::from(listener.backlog) + 1).saturating_sub(listener.queue_len.into())
+    };
+    let listeners = view.map(ServerView::listeners).filter(|all| !all.is_empty());
+    let accept_queue = listeners.map(|all| all.iter().map(queue).sum());
+    Some(Predicted { connections, ceiling, side: side.to_owned(), accept_queue })
 }
 
 /// Adds the ceiling of the server's process, as the evidence command tells it.
@@ -63,24 +100,6 @@ fn descriptors_of(
     processes: impl Iterator<Item = ProcessView>,
     root: &ProcRoot,
 ) -> Option<Ceiling> {
-    let mut together: Option<Ceiling> = None;
-    for process in processes {
-        let query = CeilingQuery {
-            process: Some(&process),
-            side: Side::Server,
-            ..CeilingQuery::default()
-        };
-        let soft =
-            host::ceilings(root, &query).into_iter().find(|c| c.name == NOFILE_SOFT)?;
-        together = Some(match together {
-            None => soft,
-            Some(sum) => Ceiling {
-                value: sum.value.saturating_add(soft.value),
-                in_use: sum.in_use + soft.in_use,
-                room: sum.room.saturating_add(soft.room),
-                ..sum
-            },
-        });
-    }
-    together
+    let query = CeilingQuery { side: Side::Server, ..CeilingQuery::default() };
+    host::together(root, processes, &query).map(|[soft, _hard]| soft)
 }

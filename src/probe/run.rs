@@ -30,7 +30,7 @@ use crate::host::counters::Softnet;
 use crate::host::files::file_nr;
 use crate::host::memory::{Memory, memory};
 use crate::host::{ProcRoot, process};
-use crate::record::{PairRow, Run, RunFolder, Timestamp, Warning};
+use crate::record::{PairRow, Predicted, Run, RunFolder, Timestamp, Warning};
 use crate::verdict::{Closings, Evidence, ServerCounts, Stop, Trial};
 
 /// Dials in flight of all dialers together, without a rate.
@@ -154,6 +154,7 @@ struct Running<'a> {
     warnings: Vec<Warning>,
     proc_root: ProcRoot,
     ceilings: Vec<Ceiling>,
+    predicted: Option<Predicted>,
     memory_before: Option<Memory>,
     fd_limit: (u64, u64),
     embedded: bool,
@@ -189,6 +190,7 @@ impl<'a> Running<'a> {
         let started = Timestamp::now();
         let fd_limit = raise_nofile();
         if let Some(view) = &mut view {
+            // Before the prediction, for that asks whose the listener is.
             view.begin();
         }
         let mut ceilings =
@@ -197,6 +199,7 @@ impl<'a> Running<'a> {
             predict::add_remote(&mut ceilings, remote, &proc_root);
         }
         let filling = plan.filling(fd_limit.0);
+        let predicted = predict::predict(&plan, &ceilings, view.as_ref());
         let timeout = plan.connect_timeout.as_micros();
         let memory_before = memory(&proc_root).ok();
         let shared = Arc::new(Shared::new(Settings {
@@ -235,6 +238,7 @@ impl<'a> Running<'a> {
             warnings,
             proc_root,
             ceilings,
+            predicted,
             memory_before,
             fd_limit,
             embedded,
@@ -505,6 +509,7 @@ impl<'a> Running<'a> {
             rate_per_s: self.keeper.rate_per_s(),
             latency,
         });
+        run.plan.predicted = self.predicted.take();
         run.result.connect_latency_us = self.keeper.connect_latency();
         run.result.reply_latency_us = self.keeper.reply_latency();
         if let Some(remote) = self.remote.take() {

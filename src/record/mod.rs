@@ -21,7 +21,7 @@ pub use outcome::{
     Confirmation, Counts, Ended, Fds, Latency, Level, MemoryUse, Phantoms, RunResult,
 };
 pub use pairs::{Endpoint, PairRow, ServerEnd};
-pub use plan::{Close, Plan, SeenBy, Target, TargetKind};
+pub use plan::{Close, Plan, Predicted, SeenBy, Target, TargetKind};
 pub use schema::{Run, SCHEMA, Warning};
 pub use timeline::{Phase, Sample};
 pub use timestamp::Timestamp;

@@ -101,4 +101,22 @@ pub struct Plan {
     pub require: Option<String>,
     /// Whether `--authorized` was given.
     pub authorized: bool,
+    /// What was predicted before the first dial; null where nothing could be.
+    pub predicted: Option<Predicted>,
+}
+
+/// How many connections there would be, by the ceilings that were known before the first
+/// dial.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Predicted {
+    /// Connections held, if the server accepts them.
+    pub connections: u64,
+    /// The ceiling that stops them: `RLIMIT_NOFILE soft`, `source ports bound`, `--max`, ….
+    pub ceiling: String,
+    /// At whose end that is: `client`, `server`, `either`, `both`.
+    pub side: String,
+    /// Connections held, if the server accepts none: what its accept queues have room
+    /// for. Null where the server's side was not seen.
+    pub accept_queue: Option<u64>,
 }

@@ -9,6 +9,7 @@ pub mod changes;
 pub mod close;
 pub mod connections;
 pub mod descriptor;
+pub mod egress;
 pub mod ends;
 pub mod filter;
 pub mod listeners;

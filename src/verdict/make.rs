@@ -317,7 +317,7 @@ mod tests {
         let ceiling = |side| Ceiling {
             name: NOFILE_SOFT.into(),
             value: 20_000,
-            in_use: 7,
+            in_use: Some(7),
             unit: Unit::Count,
             room: 19_993,
             bounds: Bounds::Connections,

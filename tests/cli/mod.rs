@@ -1,6 +1,10 @@
 //! Each command as its users see it.
 
 mod backlog;
+mod limits;
+mod limits_egress;
+mod limits_fixtures;
+mod limits_measure;
 mod probe;
 mod probe_ends;
 mod probe_printing;

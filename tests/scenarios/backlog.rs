@@ -12,7 +12,6 @@ use crate::fixtures::netns::Netns;
 use crate::fixtures::probing::{Records, json, number};
 use crate::fixtures::{Server, sockscope, until};
 
-
 /// A listener in a namespace of its own.
 struct Scene {
     server: Server,

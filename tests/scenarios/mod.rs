@@ -6,6 +6,7 @@ mod client;
 mod drops;
 mod ends;
 mod foreign;
+mod limits;
 mod link;
 mod namespaces;
 mod neighbours;
