@@ -13,6 +13,7 @@ fn watch(rows: usize, columns: usize, args: &[&str], scene: &Scene) -> Terminal 
 /// Closes with a reset, which leaves no TIME_WAIT.
 fn reset(client: TcpStream) {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
 }
 
 #[test]
