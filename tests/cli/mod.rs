@@ -8,5 +8,6 @@ mod probe_refusals;
 mod serve;
 mod serve_faults;
 mod sockets;
+mod sockets_schema;
 mod sockets_watch;
 mod sockets_watch_screen;
