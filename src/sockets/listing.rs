@@ -57,6 +57,22 @@ impl NoOwner {
         }
     }
 
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::TimeWait,
+        Self::Handshake,
+        Self::Closed,
+        Self::Kernel,
+        Self::NotPermitted,
+        Self::OtherNamespace,
+    ];
+
+    /// Their names, and none: what a schema of a socket says.
+    pub(super) fn or_null() -> Vec<Option<&'static str>> {
+        Self::ALL.into_iter().map(|why| Some(why.name())).chain([None]).collect()
+    }
+
     /// Of a socket that no file has.
     fn without_inode(row: &Row<'_>) -> Self {
         match row.state {

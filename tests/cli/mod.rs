@@ -16,6 +16,7 @@ mod sockets;
 mod sockets_kill;
 mod sockets_one;
 mod sockets_process;
+mod sockets_schema;
 mod sockets_summary;
 mod sockets_watch;
 mod sockets_watch_screen;

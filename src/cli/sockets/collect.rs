@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use serde::Serialize;
-
 use super::args::{Format, GroupKey};
 use super::plan::{GroupColumn, GroupSort, Plan, Sort};
 use super::print::Printer;
@@ -16,6 +14,7 @@ use crate::sockets::model::Owner;
 use crate::sockets::row::Row;
 use crate::sockets::show::address;
 use crate::sockets::show::columns::Column;
+use crate::sockets::show::document::groups::{GroupDoc, GroupsDocument};
 use crate::sockets::show::{Context, Shown};
 
 /// Keeps what the plan needs of each row.
@@ -45,11 +44,18 @@ pub(super) enum Key {
 }
 
 /// What a group adds up to.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Group {
     sockets: u64,
     recv_q: u64,
     send_q: u64,
+}
+
+impl Group {
+    fn document(self, key: &str) -> GroupDoc<'_> {
+        let Self { sockets, recv_q, send_q } = self;
+        GroupDoc { key, sockets, recv_q, send_q }
+    }
 }
 
 impl Collector {
@@ -253,17 +259,14 @@ fn print_groups(plan: &Plan, by: GroupKey, sorted: &[(String, Group)]) -> io::Re
     let mut out = io::BufWriter::new(io::stdout().lock());
     match plan.format {
         Format::Json => {
-            let groups: Vec<_> =
-                sorted.iter().map(|(key, group)| object(key, group)).collect();
-            let document = serde_json::json!({
-                "schema": "sockscope.groups/1", "by": name, "groups": groups,
-            });
+            let groups = sorted.iter().map(|(key, group)| group.document(key)).collect();
+            let document = GroupsDocument::new(&name, groups);
             serde_json::to_writer(&mut out, &document)?;
             writeln!(out)?;
         }
         Format::Ndjson => {
             for (key, group) in sorted {
-                crate::render::document::ndjson(&mut out, &object(key, group))?;
+                crate::render::document::ndjson(&mut out, &group.document(key))?;
             }
         }
         Format::Csv => {
@@ -290,13 +293,4 @@ fn print_groups(plan: &Plan, by: GroupKey, sorted: &[(String, Group)]) -> io::Re
         }
     }
     out.flush()
-}
-
-fn object(key: &str, group: &Group) -> serde_json::Value {
-    serde_json::json!({
-        "key": key,
-        "sockets": group.sockets,
-        "recv_q": group.recv_q,
-        "send_q": group.send_q,
-    })
 }

@@ -53,6 +53,22 @@ const ALL: [State; 12] = [
 ];
 
 impl State {
+    /// The names of all of them, as [`Self::name`] gives them.
+    pub const NAMES: [&str; 12] = [
+        Self::Established.name(),
+        Self::SynSent.name(),
+        Self::SynRecv.name(),
+        Self::FinWait1.name(),
+        Self::FinWait2.name(),
+        Self::TimeWait.name(),
+        Self::Close.name(),
+        Self::CloseWait.name(),
+        Self::LastAck.name(),
+        Self::Listen.name(),
+        Self::Closing.name(),
+        Self::Unknown(0).name(),
+    ];
+
     /// The state of a number of tcp_states.h.
     #[must_use]
     pub fn from_raw(raw: u8) -> Self {
@@ -81,7 +97,7 @@ impl State {
 
     /// Its name as ss(8) prints it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Established => "ESTAB",
             Self::SynSent => "SYN-SENT",

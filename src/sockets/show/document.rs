@@ -1,12 +1,14 @@
 //! A socket as a JSON object: the published schema `docs/socket.schema.json`.
 
 pub mod event;
+pub mod groups;
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde::{Serialize, Serializer};
 
 use super::address::End;
@@ -14,7 +16,7 @@ use super::{Shown, detail};
 use crate::kernel::sock_diag::{SkMem, Timer, escape};
 use crate::kernel::tcp_info::TcpInfo;
 use crate::sockets::listing::NoOwner;
-use crate::sockets::model::{Comm, Owner, UnixName};
+use crate::sockets::model::{Comm, Owner, State, UnixName};
 use crate::sockets::row::{Address, Row};
 
 /// What a document of rows says that it is.
@@ -52,7 +54,8 @@ impl Groups {
 pub struct SocketDoc<'a> {
     /// `tcp`, `udp`, `mptcp`, `raw`, `u_str`, `nl`, ….
     proto: Cow<'static, str>,
-    /// As ss(8) names it: `LISTEN`, `ESTAB`, `TIME-WAIT`, `UNCONN`, ….
+    /// As ss(8) names it.
+    #[schemars(extend("enum" = State::NAMES))]
     state: &'static str,
     /// An IP address (v4-mapped as it is), a unix path or `@name`, an interface or a
     /// netlink family.
@@ -91,9 +94,8 @@ pub struct SocketDoc<'a> {
     /// Every descriptor of it, in whatever process or thread's own fd table.
     #[schemars(with = "Vec<OwnerDoc<'a>>")]
     owners: Owners<'a>,
-    /// Why it has no owner: `queued`, `time-wait`, `handshake`, `closed`, `kernel`,
-    /// `not permitted`, `other namespace`; null where it has some, or they were not
-    /// looked for.
+    /// Why it has no owner; null where it has some, or they were not looked for.
+    #[schemars(extend("enum" = NoOwner::or_null()))]
     no_owner: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     congestion: Option<String>,
@@ -144,12 +146,16 @@ struct MemoryDoc {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Timer")]
 struct TimerDoc {
-    /// `on` (to send again), `keepalive`, `timewait`, `persist`.
+    /// What it waits for: `on` to send again, `persist` to probe a window of 0.
+    #[schemars(extend("enum" = ["on", "keepalive", "timewait", "persist", "unknown"]))]
     kind: &'static str,
     expires_ms: u32,
     /// How often it has fired in vain.
     retransmits: u8,
 }
+
+/// By the bits of sk_shutdown.
+const SHUT_DOWN: [&str; 4] = ["none", "receive", "send", "both"];
 
 /// Options and marks.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -160,7 +166,8 @@ struct ExtendedDoc {
     /// The path of the cgroup that it was made in.
     cgroup: Option<String>,
     v6_only: Option<bool>,
-    /// Which ends are shut down: `none`, `receive`, `send`, `both`.
+    /// Which ends are shut down.
+    #[schemars(extend("enum" = SHUT_DOWN))]
     shutdown: &'static str,
     tos: Option<u8>,
     tclass: Option<u8>,
@@ -247,7 +254,7 @@ impl ExtendedDoc {
             mark: row.mark,
             cgroup: shown.context.cgroup(row),
             v6_only: row.v6_only,
-            shutdown: ["none", "receive", "send", "both"][usize::from(row.shutdown & 3)],
+            shutdown: SHUT_DOWN[usize::from(row.shutdown & 3)],
             tos: extra.and_then(|e| e.tos),
             tclass: extra.and_then(|e| e.tclass),
             class_id: extra.and_then(|e| e.class_id),
@@ -333,13 +340,14 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// A JSON document of rows; what `docs/socket.schema.json` describes.
-#[derive(Debug, JsonSchema)]
-#[schemars(title = "sockscope.sockets/1")]
+/// A JSON document of rows: `sockets --format json`. With `--format ndjson` each socket is
+/// a line.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "sockscope.sockets/1", rename = "Sockets")]
 #[allow(dead_code)] // written a row at a time by crate::render::document
 pub struct SocketsDocument<'a> {
-    /// `sockscope.sockets/1`.
-    schema: String,
+    #[schemars(extend("const" = SCHEMA))]
+    schema: &'static str,
     /// The rows.
     sockets: Vec<SocketDoc<'a>>,
 }
@@ -347,5 +355,12 @@ pub struct SocketsDocument<'a> {
 /// The published schema of a document of rows.
 #[must_use]
 pub fn schema() -> schemars::Schema {
-    schemars::schema_for!(SocketsDocument<'static>)
+    schema_of::<SocketsDocument<'static>>()
+}
+
+/// The schema of what is written: a key that always stands is required, even where it may
+/// be null.
+fn schema_of<T: JsonSchema>() -> schemars::Schema {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    settings.into_generator().into_root_schema_for::<T>()
 }
