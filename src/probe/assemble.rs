@@ -10,6 +10,7 @@ use super::run::Findings;
 use super::server_view::{ServerEnd, ServerView};
 use super::service::{Expect, Service, Unserved};
 use super::shared::Shared;
+use super::sources::Tier;
 use super::target::Endpoint;
 use super::tuples::Tuple;
 use crate::host::ProcRoot;
@@ -130,23 +131,8 @@ pub(super) fn caveats(
         warnings.push(Warning { code: code.into(), message });
     };
     let t = &findings.after;
-    if t.kernel_ports {
-        warn(
-            "kernel_ports",
-            "source ports cannot be chosen here: the kernel searched for them, which is \
-             slower and ends at ip_local_port_range"
-                .into(),
-        );
-    }
-    if let Some(tuples) = &shared.tuples
-        && let (_, true) = tuples.progress()
-    {
-        warn(
-            "ports_beyond_range",
-            "ports outside of ip_local_port_range were held: a daemon that wanted one of \
-             them could not have started"
-                .into(),
-        );
+    if let Some((code, message)) = port_caveat(shared, t.kernel_ports) {
+        warn(code, message.to_owned());
     }
     let sure = confirmation(findings);
     if shared.confirm && sure.round_trip_loss > 0.0 {
@@ -190,6 +176,34 @@ pub(super) fn caveats(
                 micros(t.late_max_us)
             ),
         );
+    }
+}
+
+/// What the source ports that were used mean for others, or for the rate.
+fn port_caveat(
+    shared: &Shared,
+    kernel_ports: bool,
+) -> Option<(&'static str, &'static str)> {
+    if kernel_ports {
+        return Some((
+            "kernel_ports",
+            "source ports cannot be chosen here: the kernel searched for them, which is \
+             slower and ends at ip_local_port_range",
+        ));
+    }
+    match shared.tuples.as_ref()?.progress().1 {
+        Tier::InRange => None,
+        Tier::Others => Some((
+            "ports_beyond_range",
+            "ports outside of ip_local_port_range were held: a daemon that wanted one of \
+             them could not have started",
+        )),
+        Tier::Spared => Some((
+            "all_ports",
+            "every port of ip_local_port_range was held, and ports outside of it: other \
+             programs here could not connect anywhere (EADDRNOTAVAIL) meanwhile, nor \
+             could a daemon that wanted one of these ports have started",
+        )),
     }
 }
 
@@ -260,8 +274,8 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
             sources_given: !plan.sources.is_empty(),
             // The kernel searches its own range alone.
             ports_per_source: ports.map_or(0, |p| {
-                let others = if t.kernel_ports { 0 } else { p.others.len() };
-                (p.in_range.len() + others) as u64
+                let kernels = t.kernel_ports;
+                (if kernels { p.count_in_range() } else { p.count() }) as u64
             }),
             skipped: t.skipped,
             loopback: plan.endpoint.is_loopback(),

@@ -7,11 +7,12 @@ use super::target::Endpoint;
 use super::tuples::Tuples;
 use crate::host::ProcRoot;
 use crate::host::ceilings::{
-    self as host, Bounds, Ceiling, CeilingQuery, NOFILE_HARD, NOFILE_SOFT, NR_OPEN,
-    PORT_RANGE, Side,
+    self as host, Bounds, Ceiling, CeilingQuery, END_BYTES, MEMORY, NOFILE_HARD,
+    NOFILE_SOFT, NR_OPEN, PAIR_BYTES, PORT_RANGE, Side,
 };
 use crate::host::process::ProcessView;
 use crate::record::Predicted;
+use crate::render::bytes;
 use crate::sockets::listeners::Listener;
 
 /// fd tables that are counted with where their number is free: as many as threads that
@@ -52,6 +53,13 @@ pub fn ceilings(
             let capacity = tuples.sources().capacity(*target);
             (ports.value, ports.room) = (capacity, capacity);
         }
+    }
+    if let Some(memory) = all.iter_mut().find(|c| c.name == MEMORY) {
+        // Dialing ends before the last of it is taken.
+        let each = if client.loopback { PAIR_BYTES } else { END_BYTES };
+        memory.room = memory.room.saturating_sub(plan.memory_floor_bytes / each);
+        let floor = bytes(plan.memory_floor_bytes);
+        memory.source = format!("{}; {floor} are left", memory.source);
     }
     all.extend(view.and_then(|view| descriptors_of(view.processes(), root)));
     all.sort_by_key(|c| c.room);

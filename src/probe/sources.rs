@@ -121,13 +121,44 @@ pub struct Sources {
     ports: Ports,
 }
 
-/// The ports of one source address.
+/// One port in so many of ip_local_port_range is left to others while it can be.
+///
+/// The kernel gives a connect(2) without bind(2) no port that any socket of the network
+/// namespace is bound to, whatever the addresses (net/ipv4/inet_hashtables.c,
+/// __inet_hash_connect: `tb->fastreuse >= 0`). A probe that is bound to every port of the
+/// range keeps all other programs of this host from connecting anywhere.
+const SPARED_OF: u16 = 8;
+
+/// What kind of ports; in the order in which they are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Tier {
+    /// Of ip_local_port_range.
+    #[default]
+    InRange,
+    /// Outside of it: a daemon may want one.
+    Others,
+    /// Of ip_local_port_range, and the last that are left to other programs.
+    Spared,
+}
+
+impl Tier {
+    /// The one that is used next.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        match self {
+            Self::InRange => Some(Self::Others),
+            Self::Others => Some(Self::Spared),
+            Self::Spared => None,
+        }
+    }
+}
+
+/// The ports of one source address, less the reserved ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ports {
-    /// Those of ip_local_port_range, less the reserved ones.
-    pub in_range: Vec<u16>,
-    /// The others from 1024 to 65535, less the reserved ones.
-    pub others: Vec<u16>,
+    in_range: Vec<u16>,
+    others: Vec<u16>,
+    spared: Vec<u16>,
 }
 
 impl Ports {
@@ -135,9 +166,34 @@ impl Ports {
     /// others; `reserved` says of a port whether ip_local_reserved_ports names it.
     pub fn new(range: (u16, u16), reserved: impl Fn(u16) -> bool) -> Self {
         let free = (FIRST_PORT..=u16::MAX).filter(|port| !reserved(*port));
-        let (in_range, others) =
+        let (in_range, others): (Vec<u16>, Vec<u16>) =
             free.partition(|port| (range.0..=range.1).contains(port));
-        Self { in_range, others }
+        // Spread, and of the parity that the kernel tries first: it finds one soon.
+        let is_spared = |port: &u16| (port - range.0).is_multiple_of(SPARED_OF);
+        let (spared, in_range) = in_range.into_iter().partition(is_spared);
+        Self { in_range, others, spared }
+    }
+
+    /// Those of one kind.
+    #[must_use]
+    pub fn of(&self, tier: Tier) -> &[u16] {
+        match tier {
+            Tier::InRange => &self.in_range,
+            Tier::Others => &self.others,
+            Tier::Spared => &self.spared,
+        }
+    }
+
+    /// How many the kernel may choose from, those of ip_local_port_range.
+    #[must_use]
+    pub fn count_in_range(&self) -> usize {
+        self.in_range.len() + self.spared.len()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count_in_range() + self.others.len()
     }
 }
 
@@ -209,7 +265,7 @@ impl Sources {
     /// to itself.
     #[must_use]
     pub fn capacity(&self, target: SocketAddr) -> u64 {
-        let per_source = self.ports.in_range.len() + self.ports.others.len();
+        let per_source = self.ports.count();
         let itself = self.index_of(target.ip()).is_some() && target.port() >= FIRST_PORT;
         self.addresses.len() as u64 * per_source as u64 - u64::from(itself)
     }
@@ -361,9 +417,20 @@ mod tests {
     #[test]
     fn reserved_ports_are_in_neither_list() {
         let ports = ports();
-        assert_eq!(ports.in_range.len(), 28_231);
-        assert_eq!(ports.others.len(), 64_512 - 28_232);
-        assert!(!ports.in_range.contains(&40000));
+        assert_eq!(ports.count_in_range(), 28_231);
+        assert_eq!(ports.of(Tier::Others).len(), 64_512 - 28_232);
+        for tier in [Tier::InRange, Tier::Others, Tier::Spared] {
+            assert!(!ports.of(tier).contains(&40000));
+        }
+    }
+
+    #[test]
+    fn one_port_in_eight_of_the_range_comes_last() {
+        let ports = Ports::new((32_768, 60_999), |_| false);
+        let spared = ports.of(Tier::Spared);
+        assert_eq!(spared.len(), 28_232 / 8);
+        assert_eq!(spared[..2], [32_768, 32_776]);
+        assert_eq!(ports.of(Tier::InRange)[..2], [32_769, 32_770]);
     }
 
     proptest! {

@@ -3,13 +3,14 @@
 //! The kernel's own search for a free source port grows slower with each connection
 //! (36 µs at the first 13,000, 800 µs beyond 14,000 to one destination), so the program
 //! hands out source address and port itself: first the ports of ip_local_port_range at
-//! every source address, then the other ports.
+//! every source address, but for some that are left to other programs; then the other
+//! ports; then those.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::sources::Sources;
+use super::sources::{Sources, Tier};
 
 /// How many ports a dialer takes at a time.
 const BLOCK: usize = 256;
@@ -40,7 +41,9 @@ pub struct Tuples {
 
 #[derive(Debug, Default)]
 struct Cursor {
-    others: bool,
+    tier: Tier,
+    /// The last kind of which some were handed out.
+    used: Tier,
     source: u32,
     offset: usize,
 }
@@ -48,7 +51,7 @@ struct Cursor {
 /// A run of ports at one source address.
 #[derive(Debug, Clone, Copy)]
 struct Block {
-    others: bool,
+    tier: Tier,
     source: u32,
     from: usize,
     to: usize,
@@ -67,37 +70,34 @@ impl Tuples {
         &self.sources
     }
 
-    /// How far it got: source addresses begun, and whether ports outside of
-    /// ip_local_port_range were handed out.
+    /// How far it got: source addresses begun, and the last kind of ports of which some
+    /// were handed out.
     #[must_use]
-    pub fn progress(&self) -> (usize, bool) {
+    pub fn progress(&self) -> (usize, Tier) {
         let at = lock(&self.at);
         let begun = (at.source as usize + 1).min(self.sources.len());
-        if at.others {
-            let handed_out = at.source > 0 || at.offset > 0;
-            (self.sources.len(), handed_out && !self.ports(true).is_empty())
-        } else {
-            (begun, false)
-        }
+        let begun = if at.tier == Tier::InRange { begun } else { self.sources.len() };
+        (begun, at.used)
     }
 
     fn next_block(&self) -> Option<Block> {
         let mut at = lock(&self.at);
         loop {
-            let ports = self.ports(at.others).len();
+            let ports = self.sources.ports().of(at.tier).len();
             if (at.source as usize) < self.sources.len() && at.offset < ports {
                 let to = (at.offset + BLOCK).min(ports);
                 let from = std::mem::replace(&mut at.offset, to);
-                return Some(Block { others: at.others, source: at.source, from, to });
+                at.used = at.tier;
+                return Some(Block { tier: at.tier, source: at.source, from, to });
             }
             at.offset = 0;
             if (at.source as usize) + 1 < self.sources.len() {
                 at.source += 1;
-            } else if at.others {
+            } else if let Some(next) = at.tier.next() {
+                (at.tier, at.source) = (next, 0);
+            } else {
                 at.source = u32::try_from(self.sources.len()).unwrap_or(u32::MAX);
                 return None;
-            } else {
-                (at.others, at.source) = (true, 0);
             }
         }
     }
@@ -107,11 +107,6 @@ impl Tuples {
         let slots = lock(&self.slots);
         let fresh = slots.iter().find_map(|slot| lock(slot).fresh(self));
         fresh.or_else(|| slots.iter().find_map(|slot| lock(slot).rested.pop_front()))
-    }
-
-    fn ports(&self, others: bool) -> &[u16] {
-        let ports = self.sources.ports();
-        if others { &ports.others } else { &ports.in_range }
     }
 }
 
@@ -133,7 +128,7 @@ impl Slot {
     fn fresh(&mut self, from: &Tuples) -> Option<Tuple> {
         let block = self.block.as_mut()?;
         while block.from < block.to {
-            let port = from.ports(block.others)[block.from];
+            let port = from.sources.ports().of(block.tier)[block.from];
             block.from += 1;
             if from.sources.at(block.source, port) != from.target {
                 return Some(Tuple { source: block.source, port });
@@ -199,11 +194,17 @@ mod tests {
     fn the_range_of_every_source_comes_before_other_ports() {
         let all = tuples(&["127.0.0.1", "127.0.0.2"], "127.0.0.9:1", (2000, 2009));
         let mut share = Share::default();
-        let first: Vec<_> = (0..21).filter_map(|_| share.next(&all)).collect();
-        assert!(first[..10].iter().all(|t| t.source == 0 && t.port >= 2000));
-        assert!(first[10..20].iter().all(|t| t.source == 1 && t.port <= 2009));
-        assert_eq!(first[20], Tuple { source: 0, port: 1024 });
-        assert_eq!(all.progress(), (2, true));
+        let first: Vec<_> = (0..17).filter_map(|_| share.next(&all)).collect();
+        assert!(first[..8].iter().all(|t| t.source == 0 && t.port >= 2000));
+        assert!(first[8..16].iter().all(|t| t.source == 1 && t.port <= 2009));
+        assert_eq!(first[16], Tuple { source: 0, port: 1024 });
+        assert_eq!(all.progress(), (2, Tier::Others));
+        // Those that others are to find come last of all.
+        let rest: Vec<_> = std::iter::from_fn(|| share.next(&all)).collect();
+        let spared = [(0, 2000), (0, 2008), (1, 2000), (1, 2008)];
+        let spared = spared.map(|(source, port)| Tuple { source, port });
+        assert_eq!(rest[rest.len() - 4..], spared);
+        assert_eq!(all.progress(), (2, Tier::Spared));
     }
 
     #[test]
@@ -243,7 +244,7 @@ mod tests {
         let all = Tuples::new(sources, target);
         let mut share = Share::default();
         assert_eq!(std::iter::from_fn(|| share.next(&all)).count(), 10);
-        assert_eq!(all.progress(), (1, false));
+        assert_eq!(all.progress(), (1, Tier::Spared));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Limits of the probe's own side: never blamed on the server.
 
+use std::process::Command;
+
 use crate::fixtures::Server;
 use crate::fixtures::netns::Netns;
 use crate::fixtures::probe::Probe;
+use crate::fixtures::rights::lacking;
 
 #[test]
 fn every_port_of_the_only_source_is_used() {
@@ -16,12 +19,18 @@ fn every_port_of_the_only_source_is_used() {
     outcome.is("client.ports", "certain");
     outcome.holds(50);
     assert_eq!(outcome.fact("four-tuples"), "1 source address × 50 ports");
-    assert!(outcome.warnings().contains(&"ports_beyond_range"), "{outcome}");
+    assert!(outcome.warnings().contains(&"all_ports"), "{outcome}");
     assert!(outcome.remedies()[0].contains("leave --source out"), "{outcome}");
 
     let outcome = Probe::of(&server.address).inside(&netns).with(&["--max", "120"]).run();
     outcome.is("requested", "certain");
     outcome.holds(120);
+
+    // 10 are in the range, 40 are not: the first of these, but not the last of those.
+    let outcome =
+        Probe::of(&server.address).inside(&netns).with(&one).with(&["--max", "40"]).run();
+    outcome.is("requested", "certain");
+    assert_eq!(outcome.warnings(), ["ports_beyond_range"], "{outcome}");
 }
 
 #[test]
@@ -36,6 +45,30 @@ fn ports_that_others_hold_are_said_to_be_taken() {
     outcome.holds(19);
     assert_eq!(outcome.fact("taken by others"), "1");
     drop(other);
+}
+
+/// strace(1) makes bind(2) fail as a filter of system calls does.
+#[test]
+fn where_ports_cannot_be_chosen_the_kernel_chooses() {
+    let Some(netns) = Netns::new() else { return };
+    if Command::new("strace").arg("-V").output().is_err() {
+        return lacking("strace");
+    }
+    netns.sysctl("net/ipv4/ip_local_port_range", "40000 40199");
+    let server = Server::start_in(&netns, &["--listen", "127.0.0.1:2000"]);
+    let probe = |args: &[&str]| {
+        let inject = ["-e", "trace=bind", "-e", "inject=bind:error=EPERM"];
+        let strace = [&["strace", "-f", "-qq", "-o", "/dev/null"], &inject[..]].concat();
+        Probe::of(&server.address).inside(&netns).by(&strace).with(args).run()
+    };
+    let outcome = probe(&["--max", "120"]);
+    outcome.is("requested", "certain");
+    outcome.holds(120);
+    assert_eq!(outcome.warnings(), ["kernel_ports"], "{outcome}");
+
+    let outcome = probe(&[]);
+    outcome.is("client.ports", "certain");
+    assert_eq!(outcome.held(), 200, "{outcome}");
 }
 
 #[test]

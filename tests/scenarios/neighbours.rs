@@ -1,5 +1,9 @@
 //! A probe counts its own connections alone, and leaves nothing behind.
 
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+
 use crate::fixtures::netns::Netns;
 use crate::fixtures::probe::Probe;
 use crate::fixtures::{Server, until};
@@ -32,6 +36,29 @@ fn an_own_address_is_dialed_as_gently_as_loopback() {
     // One in ten milliseconds once the queue is full, not all of the window at once.
     assert!(outcome.count("dialed") < 400, "{outcome}");
     drop(server);
+}
+
+#[test]
+fn other_programs_find_a_port_while_all_that_is_asked_for_is_held() {
+    let Some(netns) = Netns::new() else { return };
+    // The kernel gives nobody a port that a socket is bound to, whatever its address.
+    netns.sysctl("net/ipv4/ip_local_port_range", "40000 40063");
+    let server = Server::start_in(&netns, &["--listen", "127.0.0.1:2000"]);
+    let folder = tempfile::tempdir().unwrap();
+    let probe = Probe::of(&server.address)
+        .inside(&netns)
+        .with(&["--max", "300", "--hold", "1h"])
+        .recorded(folder.path())
+        .start();
+    super::ends::until_phase(folder.path(), "hold");
+    let others: Vec<_> = netns.inside(|| {
+        let connect = |_| TcpStream::connect("127.0.0.1:2000").map(drop);
+        (0..5).map(connect).collect()
+    });
+    probe.signal(Signal::INT);
+    let outcome = probe.ended();
+    outcome.holds(300);
+    assert!(others.iter().all(Result::is_ok), "{others:?}");
 }
 
 #[test]

@@ -152,6 +152,10 @@ impl Dialer {
 
     /// Gives up replies that are overdue, and asks again where it is time.
     pub(super) fn keep_serving(&mut self, now_us: u64) {
+        if self.shared.service.is_none() {
+            // Called for each dial: no counter is to be shared for nothing.
+            return;
+        }
         let shared = self.shared.clone();
         let Some(service) = &shared.service else { return };
         self.give_up_replies(service, now_us);
