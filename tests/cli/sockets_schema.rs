@@ -121,7 +121,8 @@ fn what_is_not_as_the_schema_says_is_found() {
         json!({ "schema": "sockscope.sockets/1", "sockets": [socket] })
     };
     assert_eq!(schema.check(&document(&|_| {})), Ok(()));
-    let changes: [(&str, &dyn Fn(&mut Value)); 6] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut Value));
+    let changes: [Change<'_>; 6] = [
         ("state", &|socket| socket["state"] = json!("LISTENING")),
         ("recv_q", &|socket| socket["recv_q"] = json!("0")),
         ("recv_q", &|socket| socket["recv_q"] = json!(-1)),
