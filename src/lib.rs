@@ -11,14 +11,14 @@
 //! - [`backlog`]: the accept queue of a listener, observed.
 //! - [`server`]: the reference servers that a probe can be tried on.
 //! - [`verdict`]: `judge(&Tally, &Evidence) -> Verdict`, pure: which limit stopped it.
-//! - [`sockets`]: the sockets of this host: listeners, owners, the connections of one
-//!   server.
+//! - [`sockets`]: the sockets of this host: the socket table, its sources, filters and
+//!   owners; listeners, and the connections of one server.
 //! - [`host`]: what this host is and allows: sysctls, limits of a process, counters,
-//!   memory, ceilings.
+//!   memory, ceilings, containers.
 //! - [`record`]: the run record: its schema, and writing it as it happens.
-//! - [`render`]: numbers and tables as text.
+//! - [`render`]: numbers as text, rows as tables and documents.
 //! - [`kernel`]: every kernel ABI and all unsafe code: sock_diag over netlink,
-//!   TCP_INFO, fd tables, namespaces.
+//!   TCP_INFO, fd tables, namespaces, control groups.
 
 pub mod backlog;
 pub mod cli;
