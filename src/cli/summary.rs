@@ -157,8 +157,7 @@ fn verdict(run: &Run, style: Style) -> Vec<String> {
             .fds
             .server_limit
             .map_or(String::new(), |limit| format!(" --fd-limit {limit}"));
-        let how =
-            format!("that server has ended; one to try it on: sockscope serve{limit}");
+        let how = format!("that server has ended; to try it: sockscope serve{limit}");
         lines.push(field("", &how));
     }
     // Where not one dial succeeded, the next ceiling is of no interest yet.

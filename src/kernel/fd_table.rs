@@ -79,7 +79,8 @@ pub(super) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: called through `close_all_but` alone, in a new table of a thread or of
-    // a forked child, for numbers that nothing there uses. The call takes three integers and touches no memory of ours.
+    // a forked child, for numbers that nothing there uses. The call takes three
+    // integers and touches no memory of ours.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -123,9 +124,8 @@ mod tests {
         assert_eq!(size_of::<Option<LocalFd>>(), 4);
     }
 
-    #[test]
-    fn an_inherited_copy_keeps_no_pipe_open() {
-        let (mut reader, writer) = io::pipe().unwrap();
+    /// Runs `check` while a thread with a table of its own lives.
+    fn beside_another_table(check: impl FnOnce()) {
         let (ready, is_ready) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let holder = thread::spawn(move || {
@@ -134,31 +134,31 @@ mod tests {
             let _ = ended.recv();
         });
         is_ready.recv().unwrap();
-        drop(writer);
-        let mut rest = Vec::new();
-        reader.read_to_end(&mut rest).unwrap();
-        assert!(rest.is_empty(), "end of file while the other table still lives");
+        check();
         drop(end);
         holder.join().unwrap();
+    }
+
+    #[test]
+    fn an_inherited_copy_keeps_no_pipe_open() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        beside_another_table(|| {
+            drop(writer);
+            let mut rest = Vec::new();
+            reader.read_to_end(&mut rest).unwrap();
+            assert!(rest.is_empty(), "end of file while the other table still lives");
+        });
     }
 
     #[test]
     fn an_inherited_copy_keeps_no_listener_open() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (ready, is_ready) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
-        let holder = thread::spawn(move || {
-            let _table = OwnTable::unshare(&[]).unwrap();
-            ready.send(()).unwrap();
-            let _ = ended.recv();
+        beside_another_table(|| {
+            drop(listener);
+            let refused = TcpStream::connect(address).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         });
-        is_ready.recv().unwrap();
-        drop(listener);
-        let refused = TcpStream::connect(address).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        drop(end);
-        holder.join().unwrap();
     }
 
     #[test]

@@ -324,7 +324,7 @@ impl Ramp<'_> {
         } else if self.shared.confirm {
             "proof that the server has them all"
         } else {
-            "the server to accept what is queued"
+            "the queue to be accepted"
         });
         None
     }

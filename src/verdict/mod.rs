@@ -90,12 +90,14 @@ fn requested(t: &Tally, _: &Evidence) -> Option<Draft> {
     let reached = t.stop == Stop::MaxReached
         || t.stop == Stop::Plateau && t.server.is_some_and(at_last);
     (reached && all).then(|| {
-        let asked = plural(t.max.unwrap_or(t.open), "connection");
+        let max = t.max.unwrap_or(t.open);
+        let asked = plural(max, "connection");
+        let more = max.saturating_mul(2);
         Draft::certain(
             Code::Requested,
             format!("Nothing stopped it: all {asked} that were asked for are held."),
         )
-        .remedy("ask for more: --max N, or leave --max out".into())
+        .remedy(format!("ask for more: --max {more}, or leave --max out"))
     })
 }
 
