@@ -168,6 +168,7 @@ pub fn document(listener: &Listener, owners: &[Owner], unreadable: usize) -> Lis
         protocol: if is_tcp { "tcp" } else { "unix" }.to_owned(),
         address: listener.at.to_string(),
         netns: None,
+        listening: true,
         effective_backlog: listener.backlog.into(),
         queue_len: listener.queue_len.into(),
         queue_peak: listener.queue_len.into(),

@@ -92,6 +92,7 @@ fn listener(o: &Observation, member: &super::observe::Member) -> ListenerDoc {
     let unreadable = usize::from(o.hidden_owner.is_some());
     let doc = list::document(&member.listener, &owners, unreadable);
     ListenerDoc {
+        listening: member.is_there,
         queue_peak: member.gauge.peak().into(),
         drops_watched: doc.drops.map(|_| member.gauge.drops()),
         queue: Some(member.gauge.stats()),

@@ -88,6 +88,8 @@ pub struct ListenerDoc {
     pub netns: Option<String>,
     /// min(backlog, somaxconn), all that the kernel keeps; the queue admits one more.
     pub effective_backlog: u64,
+    /// Whether it still listened when it was looked at last.
+    pub listening: bool,
     /// Connections in the accept queue, when it was looked at last.
     pub queue_len: u64,
     /// The longest queue that was seen; it may have been longer between two looks.

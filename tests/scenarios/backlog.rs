@@ -12,8 +12,6 @@ use crate::fixtures::netns::Netns;
 use crate::fixtures::probing::{Records, json, number};
 use crate::fixtures::{Server, sockscope, until};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_sockscope");
-
 /// A listener in a namespace of its own.
 struct Scene {
     server: Server,

@@ -10,7 +10,6 @@ use super::print::{self, Printer};
 use crate::cli::output::Output;
 use crate::host::{ProcRoot, sysctl};
 use crate::kernel::netns::Netns;
-use crate::render::count;
 use crate::sockets::listing::{Listed, Lister};
 use crate::sockets::names::{Cgroups, Interfaces, Users, Workloads};
 use crate::sockets::select::Selection;
@@ -134,18 +133,7 @@ impl<'a> Session<'a> {
                 output.detail(&lack.to_string());
             }
         }
-        let hidden = lister.not_permitted();
-        if hidden > 0 {
-            let owners = match hidden {
-                1 => "1 owner".to_owned(),
-                n => format!("{} owners", count(n)),
-            };
-            let remedy = match rustix::process::geteuid().is_root() {
-                true => "this root lacks CAP_SYS_PTRACE over their processes",
-                false => "run with sudo to see them",
-            };
-            output.note(&format!("{owners} could not be read; {remedy}"));
-        }
+        output.note_hidden_owners(lister.not_permitted());
         Ok(())
     }
 }
