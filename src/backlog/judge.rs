@@ -169,7 +169,7 @@ fn overflowing(o: &Observation) -> Option<Judgement> {
     let (seconds, full) = (o.lasted.as_secs_f64().max(1e-3), full_s(o));
     if full > FULL_MOSTLY * seconds && drains(o) {
         let summary = format!(
-            "More dials come than the server accepts ({}): its queue was full for {:.0} % \
+            "More dials come than the server accepts ({} or more): its queue was full for {:.0} % \
              of the time, and no backlog would hold them.",
             pace(o),
             100.0 * full / seconds
@@ -191,14 +191,9 @@ fn drains(o: &Observation) -> bool {
         || (alone && o.accepts_at_most().is_some_and(|most| most > 0.0))
 }
 
-/// `1,210/s`, or a bound of it.
+/// `1,210/s` at the least, while connections wait: what it accepts when it has work.
 fn pace(o: &Observation) -> String {
-    #[allow(clippy::cast_precision_loss)]
-    let left = o.members.iter().map(|m| m.gauge.left()).sum::<u64>() as f64;
-    match o.accepts_at_most() {
-        Some(most) if o.totals.is_some_and(|t| t.other_listeners == 0) => rate(most),
-        _ => format!("at least {}", rate(left / o.lasted.as_secs_f64().max(1e-3))),
-    }
+    rate(o.drains_per_s().unwrap_or(0.0))
 }
 
 fn faster() -> Vec<String> {
@@ -217,7 +212,9 @@ fn bursts(o: &Observation, member: &Member) -> Judgement {
     let less =
         if resent { " (SYNs sent again are counted again: less may do)" } else { "" };
     let (confidence, draining) = match drains(o) {
-        true => (Confidence::Likely, format!("a queue that drains at {}", pace(o))),
+        true => {
+            (Confidence::Likely, format!("a queue that drains at {} or more", pace(o)))
+        }
         false => (Confidence::Possible, "the queue, not seen to drain yet".to_owned()),
     };
     let summary = format!(
@@ -395,7 +392,11 @@ mod tests {
 
     #[test]
     fn a_burst_that_did_not_fit_gives_the_backlog_that_would_have_held_it() {
-        let judged = judged(&watched(&BURST, overflows(5, 10)));
+        let o = watched(&BURST, overflows(5, 10));
+        // 8 left within the first 10 ms of waiting, 2 within the rest.
+        let summary = judge(&o).verdict.summary;
+        assert!(summary.contains("drains at 10/s or more"), "{summary}");
+        let judged = judged(&o);
         assert_eq!(judged, ("server.slow_accept".into(), Confidence::Likely, Some(14)));
     }
 

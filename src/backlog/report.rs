@@ -72,6 +72,7 @@ pub fn document(asked: &Asked, o: &Observation) -> BacklogDoc {
         flow: Flow {
             accepts_per_s_at_least: a_second(left),
             accepts_per_s_at_most: o.accepts_at_most(),
+            drains_per_s: o.drains_per_s(),
             other_listeners: o.totals.map_or(0, |totals| totals.other_listeners),
             passive_opens_per_s: o.totals.map(|t| a_second(t.counters.passive_opens)),
         },
