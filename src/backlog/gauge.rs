@@ -47,6 +47,7 @@ pub struct Gauge {
     time_at: Histogram<u64>,
     last: Option<(Duration, Reading)>,
     peak: u32,
+    busy: Duration,
     full: Duration,
     high: Duration,
     drops: u64,
@@ -69,6 +70,7 @@ impl Gauge {
             time_at,
             last: None,
             peak: 0,
+            busy: Duration::ZERO,
             full: Duration::ZERO,
             high: Duration::ZERO,
             drops: 0,
@@ -86,6 +88,9 @@ impl Gauge {
         let lasted = at.saturating_sub(since);
         // A length of 32 bits always fits: the histogram grows.
         let _ = self.time_at.record_n(before.queue_len.into(), micros(lasted));
+        if before.queue_len > 0 {
+            self.busy += lasted;
+        }
         if before.is_full() {
             self.full += lasted;
         }
@@ -135,6 +140,12 @@ impl Gauge {
     #[must_use]
     pub fn full_for(&self) -> Duration {
         self.full
+    }
+
+    /// How long any connection waited.
+    #[must_use]
+    pub fn busy_for(&self) -> Duration {
+        self.busy
     }
 
     /// Connections that were seen to leave the queue: at least so many were accepted.
@@ -217,6 +228,7 @@ mod tests {
         assert_eq!((stats.p50, stats.p90, stats.p99), (0, 0, 10));
         assert_eq!(gauge.peak(), 10);
         assert_eq!(gauge.full_for(), MS(90));
+        assert_eq!(gauge.busy_for(), MS(100));
         assert_eq!(stats.above_80_percent_s, 0.09);
         let steps: Vec<_> =
             stats.histogram.iter().map(|step| (step.queue_len, step.seconds)).collect();

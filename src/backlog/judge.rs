@@ -13,6 +13,10 @@ const FULL_MOSTLY: f64 = 0.5;
 /// Bursts that went on for longer hold SYNs that were sent again (TCP_TIMEOUT_INIT).
 const RESENT_AFTER_S: f64 = 1.0;
 
+/// What tells a slow server from one that is busy with something else.
+const HELD_UP: &str =
+    "whether other work holds up accept() meanwhile: the server's own log";
+
 /// What is said of a watch.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Judgement {
@@ -158,14 +162,14 @@ fn died(o: &Observation) -> Option<Verdict> {
 /// Connections were turned away by a full queue.
 fn overflowing(o: &Observation) -> Option<Judgement> {
     let member = worst(o).filter(|m| m.gauge.drops() > 0 && o.overflowed)?;
-    let left: u64 = o.members.iter().map(|m| m.gauge.left()).sum();
-    if left == 0 && full_s(o) > FULL_MOSTLY * o.lasted.as_secs_f64() {
+    // One that ended at the first overflow had no time to see the queue drain.
+    if !drains(o) && o.ended_by != EndedBy::Overflow {
         return Some(without_number(nobody_accepts(o)));
     }
     let (seconds, full) = (o.lasted.as_secs_f64().max(1e-3), full_s(o));
-    if full > FULL_MOSTLY * seconds {
+    if full > FULL_MOSTLY * seconds && drains(o) {
         let summary = format!(
-            "More dials come than the server accepts ({}): its queue was full for {:.0} % \
+            "More dials come than the server accepts ({} or more): its queue was full for {:.0} % \
              of the time, and no backlog would hold them.",
             pace(o),
             100.0 * full / seconds
@@ -180,14 +184,16 @@ fn overflowing(o: &Observation) -> Option<Judgement> {
     Some(bursts(o, member))
 }
 
-/// `1,210/s`, or a bound of it.
+/// Whether anything was accepted, as far as that is known.
+fn drains(o: &Observation) -> bool {
+    let alone = o.totals.is_some_and(|totals| totals.other_listeners == 0);
+    o.members.iter().any(|member| member.gauge.left() > 0)
+        || (alone && o.accepts_at_most().is_some_and(|most| most > 0.0))
+}
+
+/// `1,210/s` at the least, while connections wait: what it accepts when it has work.
 fn pace(o: &Observation) -> String {
-    #[allow(clippy::cast_precision_loss)]
-    let left = o.members.iter().map(|m| m.gauge.left()).sum::<u64>() as f64;
-    match o.accepts_at_most() {
-        Some(most) if o.totals.is_some_and(|t| t.other_listeners == 0) => rate(most),
-        _ => format!("at least {}", rate(left / o.lasted.as_secs_f64().max(1e-3))),
-    }
+    rate(o.drains_per_s().unwrap_or(0.0))
 }
 
 fn faster() -> Vec<String> {
@@ -203,15 +209,21 @@ fn bursts(o: &Observation, member: &Member) -> Judgement {
     let needed = backlog + burst.drops;
     let raised = needed.next_power_of_two();
     let resent = burst.lasted.as_secs_f64() > RESENT_AFTER_S;
+    let less =
+        if resent { " (SYNs sent again are counted again: less may do)" } else { "" };
+    let (confidence, draining) = match drains(o) {
+        true => {
+            (Confidence::Likely, format!("a queue that drains at {} or more", pace(o)))
+        }
+        false => (Confidence::Possible, "the queue, not seen to drain yet".to_owned()),
+    };
     let summary = format!(
-        "Bursts outrun accept(): up to {} of one did not fit a queue that drains at {}; a \
-         backlog of {} would have held it{}.",
+        "Bursts outrun accept(): up to {} of one did not fit {draining}; a backlog of {} \
+         would have held it{less}.",
         count(burst.drops),
-        pace(o),
         count(needed),
-        if resent { " (SYNs sent again are counted again: less may do)" } else { "" }
     );
-    let mut verdict = verdict(Code::ServerSlowAccept, Confidence::Likely, summary);
+    let mut verdict = verdict(Code::ServerSlowAccept, confidence, summary);
     verdict.evidence = queue_facts(o);
     verdict.evidence.push(fact(
         "effective backlog",
@@ -234,8 +246,11 @@ fn bursts(o: &Observation, member: &Member) -> Judgement {
         verdict.remedy.push(format!("{}; it takes effect at listen()", raise.now));
     }
     verdict.remedy.push(told);
-    let decides = "whether other work holds up accept() meanwhile: the server's own log";
-    verdict.alternatives.push(or(Code::ServerAcceptQueue, decides));
+    if o.sysctls.get("net.ipv4.tcp_abort_on_overflow") == Some(&Some(1)) {
+        let value = "1: what completes its handshake too late is reset";
+        verdict.evidence.push(fact("net.ipv4.tcp_abort_on_overflow", value, "sysctl"));
+    }
+    verdict.alternatives.push(or(Code::ServerAcceptQueue, HELD_UP));
     Judgement { verdict, backlog_needed: Some(needed) }
 }
 
@@ -281,8 +296,7 @@ fn full_without_drops(o: &Observation) -> Option<Verdict> {
     if full == 0.0 {
         return None;
     }
-    let left: u64 = o.members.iter().map(|m| m.gauge.left()).sum();
-    if left == 0 && full > FULL_MOSTLY * o.lasted.as_secs_f64() {
+    if !drains(o) && full > FULL_MOSTLY * o.lasted.as_secs_f64() {
         return Some(nobody_accepts(o));
     }
     let turned_away = if o.is_unix() {
@@ -294,8 +308,7 @@ fn full_without_drops(o: &Observation) -> Option<Verdict> {
     let mut verdict = verdict(Code::ServerSlowAccept, Confidence::Possible, summary);
     verdict.evidence = queue_facts(o);
     verdict.remedy = faster();
-    let decides = "whether the next burst is deeper: --wait-for-overflow --for 1h";
-    verdict.alternatives.push(or(Code::Requested, decides));
+    verdict.alternatives.push(or(Code::ServerAcceptQueue, HELD_UP));
     Some(verdict)
 }
 
@@ -314,4 +327,115 @@ fn nothing(o: &Observation) -> Verdict {
     let mut verdict = verdict(code, Confidence::Certain, summary);
     verdict.evidence = queue_facts(o);
     verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gauge::{Gauge, Reading};
+    use super::super::namespace::Totals;
+    use super::*;
+    use crate::record::backlog::Counters;
+    use crate::sockets::listeners::{ListenAt, Listener};
+    use crate::sockets::model::{Cookie, Inode};
+    use std::time::Duration;
+
+    /// A watch of one listener with a backlog of 9: (ms, queue, drops) each.
+    fn watched(readings: &[(u64, u32, u32)], totals: Totals) -> Observation {
+        let mut gauge = Gauge::new();
+        let (mut last, mut lasted) = (0, Duration::ZERO);
+        for &(ms, queue_len, drops) in readings {
+            (last, lasted) = (queue_len, Duration::from_millis(ms));
+            gauge.take(lasted, Reading { queue_len, backlog: 9, drops });
+        }
+        let listener = Listener {
+            at: ListenAt::Inet("127.0.0.1:7000".parse().unwrap()),
+            backlog: 9,
+            queue_len: last,
+            drops: 0,
+            inode: Inode(1),
+            cookie: Cookie(1),
+            uid: 0,
+            v6_only: false,
+            interface: 0,
+        };
+        Observation {
+            lasted,
+            samples: readings.len() as u64,
+            longest_gap: Duration::ZERO,
+            cpu: Duration::ZERO,
+            ended_by: EndedBy::Time,
+            overflowed: totals.counters.listen_overflows > 0,
+            members: vec![Member { listener, gauge, is_there: true }],
+            owners: Vec::new(),
+            hidden_owner: None,
+            processes: Vec::new(),
+            stopped: false,
+            at_fd_limit: None,
+            totals: Some(totals),
+            sysctls: [("net.core.somaxconn".to_owned(), Some(4096))].into(),
+            syn_recv: None,
+        }
+    }
+
+    fn overflows(listen_overflows: u64, passive_opens: u64) -> Totals {
+        let counters =
+            Counters { listen_overflows, passive_opens, ..Counters::default() };
+        Totals { counters, ..Totals::default() }
+    }
+
+    fn judged(o: &Observation) -> (String, Confidence, Option<u64>) {
+        let Judgement { verdict, backlog_needed } = judge(o);
+        (verdict.code, verdict.confidence, backlog_needed)
+    }
+
+    const BURST: [(u64, u32, u32); 4] = [(0, 0, 0), (10, 10, 5), (20, 2, 5), (999, 0, 5)];
+
+    #[test]
+    fn a_burst_that_did_not_fit_gives_the_backlog_that_would_have_held_it() {
+        let o = watched(&BURST, overflows(5, 10));
+        // 8 left within the first 10 ms of waiting, 2 within the rest.
+        let summary = judge(&o).verdict.summary;
+        assert!(summary.contains("drains at 10/s or more"), "{summary}");
+        let judged = judged(&o);
+        assert_eq!(judged, ("server.slow_accept".into(), Confidence::Likely, Some(14)));
+    }
+
+    #[test]
+    fn where_somaxconn_is_lower_it_is_raised_before_the_backlog() {
+        let mut o = watched(&BURST, overflows(5, 10));
+        o.sysctls = [("net.core.somaxconn".to_owned(), Some(9))].into();
+        let remedy = judge(&o).verdict.remedy;
+        assert!(remedy[0].starts_with("sysctl -w net.core.somaxconn=16"), "{remedy:?}");
+        assert!(remedy[1].starts_with("listen(fd, 16)"), "{remedy:?}");
+    }
+
+    #[test]
+    fn more_than_it_accepts_for_most_of_the_time_is_no_matter_of_backlog() {
+        let all = [(0, 10, 0), (500, 9, 40), (501, 10, 90), (1000, 10, 130)];
+        let (code, _, needed) = judged(&watched(&all, overflows(130, 300)));
+        assert_eq!((code.as_str(), needed), ("server.slow_accept", None));
+    }
+
+    #[test]
+    fn a_queue_that_nothing_leaves_is_not_slow() {
+        let all = [(0, 0, 0), (900, 10, 5), (1000, 10, 9)];
+        let mut o = watched(&all, Totals { queue_growth: 10, ..overflows(9, 10) });
+        assert_eq!(judged(&o).0, "server.accept_queue");
+        // At the first overflow that cannot be known yet.
+        o.ended_by = EndedBy::Overflow;
+        let expected = ("server.slow_accept".into(), Confidence::Possible, Some(18));
+        assert_eq!(judged(&o), expected);
+    }
+
+    #[test]
+    fn drops_without_an_overflow_are_not_blamed_on_the_accept_queue() {
+        let all = [(0, 1, 0), (500, 2, 7), (1000, 0, 7)];
+        let o = watched(&all, Totals::default());
+        let verdict = judge(&o).verdict;
+        assert_eq!(verdict.code, "requested");
+        assert!(verdict.summary.starts_with("7 packets dropped"), "{}", verdict.summary);
+        let counters = Counters { req_q_full_drop: 7, ..Counters::default() };
+        let o = watched(&all, Totals { counters, ..Totals::default() });
+        assert_eq!(judged(&o).0, "server.syn_queue");
+    }
 }

@@ -50,7 +50,7 @@ impl Listeners {
         let unix = match listeners::unix(&mut self.diag) {
             Ok(unix) => unix,
             // A kernel without unix_diag still has TCP.
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Vec::new(),
+            Err(error) if lacks_unix_diag(&error) => Vec::new(),
             Err(error) => return Err(error),
         };
         self.seen.values_mut().for_each(|seen| seen.is_there = false);
@@ -66,6 +66,10 @@ impl Listeners {
         }
         Ok(())
     }
+}
+
+fn lacks_unix_diag(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::NotFound)
 }
 
 /// Looks at all of `namespaces` for `lasts`, and while owners are looked for.
@@ -168,6 +172,7 @@ pub fn document(listener: &Listener, owners: &[Owner], unreadable: usize) -> Lis
         protocol: if is_tcp { "tcp" } else { "unix" }.to_owned(),
         address: listener.at.to_string(),
         netns: None,
+        listening: true,
         effective_backlog: listener.backlog.into(),
         queue_len: listener.queue_len.into(),
         queue_peak: listener.queue_len.into(),

@@ -138,6 +138,18 @@ impl Observation {
         Some(accepted / self.lasted.as_secs_f64().max(1e-3))
     }
 
+    /// Connections that left the queues a second, at the least, while any waited in them;
+    /// none where none did.
+    #[must_use]
+    pub fn drains_per_s(&self) -> Option<f64> {
+        let rates = self.members.iter().filter_map(|member| {
+            let busy = member.gauge.busy_for().as_secs_f64();
+            #[allow(clippy::cast_precision_loss)]
+            (busy > 0.0).then(|| member.gauge.left() as f64 / busy)
+        });
+        rates.reduce(|sum, one| sum + one)
+    }
+
     /// Whether the target is a unix socket.
     #[must_use]
     pub fn is_unix(&self) -> bool {

@@ -72,6 +72,7 @@ pub fn document(asked: &Asked, o: &Observation) -> BacklogDoc {
         flow: Flow {
             accepts_per_s_at_least: a_second(left),
             accepts_per_s_at_most: o.accepts_at_most(),
+            drains_per_s: o.drains_per_s(),
             other_listeners: o.totals.map_or(0, |totals| totals.other_listeners),
             passive_opens_per_s: o.totals.map(|t| a_second(t.counters.passive_opens)),
         },
@@ -92,6 +93,7 @@ fn listener(o: &Observation, member: &super::observe::Member) -> ListenerDoc {
     let unreadable = usize::from(o.hidden_owner.is_some());
     let doc = list::document(&member.listener, &owners, unreadable);
     ListenerDoc {
+        listening: member.is_there,
         queue_peak: member.gauge.peak().into(),
         drops_watched: doc.drops.map(|_| member.gauge.drops()),
         queue: Some(member.gauge.stats()),

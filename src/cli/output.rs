@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
 
+use crate::render::plural;
+
 /// When to colour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
@@ -34,6 +36,19 @@ impl Output {
             // stderr may be closed; there is nowhere else to say so.
             let _ = writeln!(io::stderr().lock(), "note: {text}");
         }
+    }
+
+    /// Says that the owners of so many sockets could not be read, and what would help.
+    pub fn note_hidden_owners(&self, hidden: u64) {
+        if hidden == 0 {
+            return;
+        }
+        let owners = plural(hidden, "owner");
+        let remedy = match rustix::process::geteuid().is_root() {
+            true => "this root lacks CAP_SYS_PTRACE over their processes",
+            false => "run with sudo to see them",
+        };
+        self.note(&format!("{owners} could not be read; {remedy}"));
     }
 
     /// Lines on stderr that belong to the error which follows.

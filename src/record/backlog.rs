@@ -88,6 +88,8 @@ pub struct ListenerDoc {
     pub netns: Option<String>,
     /// min(backlog, somaxconn), all that the kernel keeps; the queue admits one more.
     pub effective_backlog: u64,
+    /// Whether it still listened when it was looked at last.
+    pub listening: bool,
     /// Connections in the accept queue, when it was looked at last.
     pub queue_len: u64,
     /// The longest queue that was seen; it may have been longer between two looks.
@@ -166,6 +168,9 @@ pub struct Flow {
     /// At the most: what came to the namespace (PassiveOpens) less what its queues grew
     /// by. Null for a unix socket, which nothing counts.
     pub accepts_per_s_at_most: Option<f64>,
+    /// Connections that left the queue a second while any waited, at the least: how fast
+    /// it drains. Null where none waited.
+    pub drains_per_s: Option<f64>,
     /// TCP listeners of the namespace that PassiveOpens counts as well; 0: the number
     /// above is exact.
     pub other_listeners: u64,

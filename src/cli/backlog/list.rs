@@ -12,7 +12,7 @@ use crate::cli::output::Output;
 use crate::cli::progress::LiveLine;
 use crate::host::ProcRoot;
 use crate::record::backlog::ListenerDoc;
-use crate::render::{count, plural};
+use crate::render::count;
 use crate::sockets::namespaces::{Label, Places};
 use crate::sockets::target::Target;
 
@@ -80,10 +80,7 @@ fn show(
         .iter()
         .filter(|row| row.no_owner.as_deref() == Some("not permitted"))
         .count() as u64;
-    if hidden > 0 {
-        let owners = plural(hidden, "owner");
-        output.note(&format!("{owners} could not be read; run with sudo to see them"));
-    }
+    output.note_hidden_owners(hidden);
     Ok(match interrupted.load(std::sync::atomic::Ordering::Relaxed) {
         true => Exit::Interrupted,
         false => Exit::Done,

@@ -116,6 +116,9 @@ fn queue(name: &str, one: &ListenerDoc) -> Vec<String> {
         let drops = one.drops_watched.unwrap_or(0);
         text.push_str(&format!("; {} drops; {}", count(drops), owner(one)));
     }
+    if !one.listening {
+        text.push_str("; listens no more");
+    }
     let mut lines = vec![text];
     if histogram.len() > 1 {
         lines.push(format!("depth    {}", depths(histogram, one.effective_backlog + 1)));

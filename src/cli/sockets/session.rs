@@ -10,8 +10,12 @@ use super::print::{self, Printer};
 use super::{process, unbound};
 use crate::cli::output::Output;
 use crate::host::{ProcRoot, sysctl};
+<<<<<<< HEAD
 use crate::render::count;
 use crate::sockets::filter::Filter;
+=======
+use crate::kernel::netns::Netns;
+>>>>>>> backlog6a
 use crate::sockets::listing::{Listed, Lister};
 use crate::sockets::names::{Cgroups, Interfaces, Users, Workloads};
 use crate::sockets::select::Selection;
@@ -137,10 +141,21 @@ impl<'a> Session<'a> {
         if passed.interrupted {
             output.note("the table changed while it was read: a row may be missing");
         }
+<<<<<<< HEAD
         if plan.at != Where::Everywhere {
             process::note_elsewhere(output, elsewhere);
         }
         notes(plan, output, &passed, &lister);
+=======
+        for lack in &passed.lacking {
+            if plan.minds(lack) {
+                output.note(&lack.to_string());
+            } else {
+                output.detail(&lack.to_string());
+            }
+        }
+        output.note_hidden_owners(lister.not_permitted());
+>>>>>>> backlog6a
         Ok(())
     }
 }
