@@ -113,17 +113,8 @@ impl Plan {
     /// What is wrong, in one line or with its place in the filter.
     pub(super) fn of(args: &Args) -> Result<Self, Wrong> {
         let letters = &args.meant_letters();
-        let column = |name: &String| {
-            Column::parse(name).map_err(|why| format!("--columns {name}: {why}"))
-        };
-        let chosen: Vec<Column> =
-            args.columns.iter().map(column).collect::<Result<_, _>>()?;
-        let (mut sort, mut group_sort) = (None, GroupSort::DEFAULT);
-        match args.sort.as_deref() {
-            Some(text) if args.by.is_some() => group_sort = GroupSort::parse(text)?,
-            Some(text) => sort = Some(Sort::parse(text)?),
-            None => {}
-        }
+        let chosen = chosen_columns(args)?;
+        let (sort, group_sort) = orders(args)?;
         let root = ProcRoot::new(args.proc_root.clone());
         let filter = filter::parse(&args.filter, address_family(letters), &root)?;
         let filter_needs = filter.needs();
@@ -145,16 +136,7 @@ impl Plan {
             process::show_all_owners(&mut columns);
         }
         let needs = needs(args, &columns, sort, &filter_needs);
-        let look = match (args.owners, needs.owners || args.unbound) {
-            (Some(OwnersName::None), _) | (None, false) => Look::None,
-            (Some(OwnersName::First), _) => Look::First,
-            (Some(OwnersName::All), _) | (None, true) => Look::All,
-        };
-        if args.unbound && look != Look::All && args.pid.is_none() {
-            return Err("--unbound finds sockets by their owners: it needs --owners all"
-                .to_owned()
-                .into());
-        }
+        let look = look(args, needs.owners)?;
         let mut details =
             Details { unix_peers: tables.has(Tables::UNIX), ..needs.details };
         // Tells subflows of MPTCP, which are not closed.
@@ -310,6 +292,38 @@ fn watch(args: &Args) -> Result<Option<Duration>, String> {
         }
         _ => Ok(args.watch),
     }
+}
+
+/// The columns that were named.
+fn chosen_columns(args: &Args) -> Result<Vec<Column>, String> {
+    let column = |name: &String| {
+        Column::parse(name).map_err(|why| format!("--columns {name}: {why}"))
+    };
+    args.columns.iter().map(column).collect()
+}
+
+/// The order of rows, and that of groups.
+fn orders(args: &Args) -> Result<(Option<Sort>, GroupSort), String> {
+    Ok(match args.sort.as_deref() {
+        Some(text) if args.by.is_some() => (None, GroupSort::parse(text)?),
+        Some(text) => (Some(Sort::parse(text)?), GroupSort::DEFAULT),
+        None => (None, GroupSort::DEFAULT),
+    })
+}
+
+/// How far owners are looked for; `needed`: something that is shown tells of them.
+fn look(args: &Args, needed: bool) -> Result<Look, String> {
+    let look = match (args.owners, needed || args.unbound) {
+        (Some(OwnersName::None), _) | (None, false) => Look::None,
+        (Some(OwnersName::First), _) => Look::First,
+        (Some(OwnersName::All), _) | (None, true) => Look::All,
+    };
+    if args.unbound && look != Look::All && args.pid.is_none() {
+        return Err(
+            "--unbound finds sockets by their owners: it needs --owners all".into()
+        );
+    }
+    Ok(look)
 }
 
 /// What all that is shown, sorted and filtered by needs.

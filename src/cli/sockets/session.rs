@@ -10,12 +10,7 @@ use super::print::{self, Printer};
 use super::{process, unbound};
 use crate::cli::output::Output;
 use crate::host::{ProcRoot, sysctl};
-<<<<<<< HEAD
-use crate::render::count;
 use crate::sockets::filter::Filter;
-=======
-use crate::kernel::netns::Netns;
->>>>>>> backlog6a
 use crate::sockets::listing::{Listed, Lister};
 use crate::sockets::names::{Cgroups, Interfaces, Users, Workloads};
 use crate::sockets::select::Selection;
@@ -141,21 +136,10 @@ impl<'a> Session<'a> {
         if passed.interrupted {
             output.note("the table changed while it was read: a row may be missing");
         }
-<<<<<<< HEAD
         if plan.at != Where::Everywhere {
             process::note_elsewhere(output, elsewhere);
         }
         notes(plan, output, &passed, &lister);
-=======
-        for lack in &passed.lacking {
-            if plan.minds(lack) {
-                output.note(&lack.to_string());
-            } else {
-                output.detail(&lack.to_string());
-            }
-        }
-        output.note_hidden_owners(lister.not_permitted());
->>>>>>> backlog6a
         Ok(())
     }
 }
@@ -169,18 +153,7 @@ pub(super) fn notes(plan: &Plan, output: &Output, passed: &Passed, lister: &List
             output.detail(&lack.to_string());
         }
     }
-    let hidden = lister.not_permitted();
-    if hidden > 0 {
-        let owners = match hidden {
-            1 => "1 owner".to_owned(),
-            n => format!("{} owners", count(n)),
-        };
-        let remedy = match rustix::process::geteuid().is_root() {
-            true => "this root lacks CAP_SYS_PTRACE over their processes",
-            false => "run with sudo to see them",
-        };
-        output.note(&format!("{owners} could not be read; {remedy}"));
-    }
+    output.note_hidden_owners(lister.not_permitted());
 }
 
 impl Sink {

@@ -11,6 +11,7 @@ fn mistake(text: &str) -> (usize, String) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
 fn each_mistake_is_named_at_its_column() {
     for (text, column, said) in [
         (
