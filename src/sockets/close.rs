@@ -104,24 +104,17 @@ pub fn close_all(
     rows: &[Row<'_>],
 ) -> io::Result<Vec<Outcome>> {
     let mut outcomes = Vec::with_capacity(rows.len());
+    let mut any = false;
     for row in rows {
-        outcomes.push(match close(source, row) {
-            Err(error)
-                if error.kind() == io::ErrorKind::PermissionDenied
-                    && !has_closed(&outcomes) =>
-            {
-                return Err(error);
-            }
-            Err(error) => Outcome::Open(Why::Refused(error)),
-            Ok(true) => Outcome::Closed,
-            Ok(false) => Outcome::Gone,
-        });
+        let done = close(source, row);
+        outcomes.push(outcome(done, Outcome::Gone, &mut any)?);
     }
     if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Gone)) {
         let there = still_there(source, rows)?;
-        for (row, outcome) in rows.iter().zip(&mut outcomes) {
-            if matches!(outcome, Outcome::Gone) && has(&there, row) {
-                *outcome = close_in_group(source, row);
+        for (row, one) in rows.iter().zip(&mut outcomes) {
+            if matches!(one, Outcome::Gone) && has(&there, row) {
+                let done = close_in_group(source, row);
+                *one = outcome(done, Outcome::Open(Why::Hidden), &mut any)?;
             }
         }
     }
@@ -139,8 +132,24 @@ pub fn close_all(
     Ok(outcomes)
 }
 
-fn has_closed(outcomes: &[Outcome]) -> bool {
-    outcomes.iter().any(|outcome| matches!(outcome, Outcome::Closed))
+/// What an attempt came to, `missed` where it found nothing. The right that is missing is
+/// an error as long as none was closed.
+fn outcome(
+    done: io::Result<bool>,
+    missed: Outcome,
+    any: &mut bool,
+) -> io::Result<Outcome> {
+    match done {
+        Ok(true) => {
+            *any = true;
+            Ok(Outcome::Closed)
+        }
+        Ok(false) => Ok(missed),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !*any => {
+            Err(error)
+        }
+        Err(error) => Ok(Outcome::Open(Why::Refused(error))),
+    }
 }
 
 /// Closes one by its own addresses; false where that found nothing of its cookie.
@@ -151,21 +160,18 @@ fn close(source: &mut NetlinkSource, row: &Row<'_>) -> io::Result<bool> {
     }
 }
 
-/// Closes one that is there and was not found by its addresses.
-fn close_in_group(source: &mut NetlinkSource, row: &Row<'_>) -> Outcome {
+/// Closes one that is there and was not found by its addresses; false where other remote
+/// ports do not lead to it either.
+fn close_in_group(source: &mut NetlinkSource, row: &Row<'_>) -> io::Result<bool> {
     let identity = identity(row).filter(|(_, _, id)| id.remote.is_none());
-    let Some((family, protocol, id)) = identity else {
-        return Outcome::Open(Why::Hidden);
-    };
+    let Some((family, protocol, id)) = identity else { return Ok(false) };
     for port in 1..=TRIES {
         let id = SocketId { remote: Some(SocketAddr::new(id.nobody(), port)), ..id };
-        match source.diag().destroy(family, protocol, &id) {
-            Ok(true) => return Outcome::Closed,
-            Ok(false) => {}
-            Err(error) => return Outcome::Open(Why::Refused(error)),
+        if source.diag().destroy(family, protocol, &id)? {
+            return Ok(true);
         }
     }
-    Outcome::Open(Why::Hidden)
+    Ok(false)
 }
 
 /// The cookies of all sockets of the tables that `rows` are of, but of TCP sockets that

@@ -219,6 +219,40 @@ fn without_the_right_nothing_is_closed_and_the_right_is_named() {
     assert_eq!(open(&holder), 3);
 }
 
+/// Of an SO_REUSEPORT group the kernel first finds another, of which it says nothing.
+#[test]
+fn without_the_right_no_listener_of_a_group_is_closed_either() {
+    let (Some(nobody), Some(netns)) = (ForNobody::copy(), Netns::new()) else { return };
+    let holder = Holder::start_as_nobody_in(
+        &netns,
+        r"
+port, keep = 0, []
+for _ in range(8):
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    s.bind((HOST, port)); s.listen(5); keep.append(s)
+    port = s.getsockname()[1]
+say()
+",
+    );
+    let words = nobody.words();
+    let row = json(&run(&["sockets", "--pid", &holder.pid(), "-j"]), 0);
+    for listener in row["sockets"].as_array().unwrap() {
+        let inode = listener["inode"].to_string();
+        let mut command = netns.command(&words[0]);
+        command
+            .args(&words[1..])
+            .args(["sockets", "-K", "--yes", "-l", "inode", "=", &inode]);
+        let done = command.output().unwrap();
+        let said = stderr(&done);
+        assert!(
+            done.status.code() == Some(3) && said.contains("CAP_NET_ADMIN"),
+            "{said}"
+        );
+        assert!(done.stdout.is_empty(), "{done:?}");
+    }
+    assert_eq!(open(&holder), 8);
+}
+
 /// A command on a terminal of its own, by script(1), whose output is what that shows.
 struct OnTerminal {
     child: Child,
