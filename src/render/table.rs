@@ -167,6 +167,8 @@ fn width_of(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::sock_diag::escape;
+    use proptest::prelude::*;
 
     fn cells(texts: &[&str]) -> Cells {
         let mut cells = Cells::default();
@@ -210,6 +212,37 @@ mod tests {
         drop(table);
         let text = String::from_utf8(written).unwrap();
         assert!(text.starts_with("1 a b\n1 a b\n") && text.ends_with("1 abc d\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_on_a_line_of_its_own_and_in_its_column(
+            rows in prop::collection::vec(prop::array::uniform3(any::<Vec<u8>>()), 0..20),
+            header: bool,
+        ) {
+            let shown = |bytes: &Vec<u8>| {
+                let mut text = String::new();
+                escape(bytes, &mut text).unwrap();
+                text
+            };
+            let rows: Vec<[String; 3]> = rows.iter().map(|row| row.each_ref().map(shown)).collect();
+            let mut table = StreamTable::new(Vec::new(), headings(&TWO), header);
+            for row in &rows {
+                table.row(&cells(&row.each_ref().map(String::as_str)), "").unwrap();
+            }
+            let written = String::from_utf8(table.finish().unwrap()).unwrap();
+
+            let titles = header.then(|| TWO.map(|(title, _)| title.to_owned()));
+            let all: Vec<[String; 3]> = titles.into_iter().chain(rows).collect();
+            let width = |at: usize| all.iter().map(|row| row[at].width()).max().unwrap_or(0);
+            let pad = |at: usize, text: &str| " ".repeat(width(at) - text.width());
+            let expected = all.iter().map(|[q, address, process]| {
+                format!("{}{q} {address}{} {process}", pad(0, q), pad(1, address))
+            });
+            let expected: Vec<_> = expected.map(|line| line.trim_end().to_owned()).collect();
+            let lines: Vec<_> = written.split_terminator('\n').map(str::trim_end).collect();
+            prop_assert_eq!(lines, expected);
+        }
     }
 
     #[test]

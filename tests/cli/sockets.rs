@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use crate::fixtures::netns::Netns;
 use crate::fixtures::probing::{stderr, stdout};
 use crate::fixtures::table::{Holder, ended, ndjson, only, printed, rows, sockets, well};
-use crate::fixtures::{run, sockscope};
+use crate::fixtures::terminal::Terminal;
+use crate::fixtures::{run, sockscope, until};
 
 /// A namespace where a process called `holder` listens on each of these ports of
 /// 127.0.0.1, with so many connections to each, accepted.
@@ -439,4 +440,60 @@ fn one_socket_is_the_same_in_every_format() {
     assert_eq!(words, ["LISTEN", "0", &queue, "127.0.0.1:7000", "0.0.0.0:*"]);
     let all = [row.clone()];
     assert_eq!(only(&all, "local_port", 7000)["uid"], 0);
+}
+
+/// Lists the sockets of a namespace on a terminal so many columns wide; gives the lines.
+fn on_terminal(netns: &Netns, columns: usize, args: &[&str]) -> Vec<String> {
+    const LAST: &str = "that was all";
+    let script = format!("\"$@\" && echo {LAST}");
+    let shell = ["ip", "netns", "exec", &netns.name, "sh", "-c", &script, "sh"];
+    let program = [env!("CARGO_BIN_EXE_sockscope"), "ss"];
+    let words: Vec<_> =
+        shell.iter().chain(&program).chain(args).map(ToString::to_string).collect();
+    let terminal = Terminal::run(200, columns, &words);
+    until("all is written", || terminal.written().contains(LAST));
+    let written = terminal.written();
+    assert!(!written.contains('\x1b'), "{written}");
+    let lines = written.lines().map(|line| line.trim_end().to_owned());
+    lines.take_while(|line| line != LAST).collect()
+}
+
+#[test]
+fn a_table_fits_the_terminal_and_loses_nothing() {
+    let Some(there) = Listeners::on(&[(7000, 1)]) else { return };
+    let wide = on_terminal(&there.netns, 200, &["-tap"]);
+    let piped = there.print(&["-tap"]);
+    let words = |lines: &[String]| {
+        let mut words: Vec<_> = lines
+            .iter()
+            .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        words.sort();
+        words
+    };
+    let lines: Vec<_> = piped.lines().map(str::to_owned).collect();
+    assert_eq!(words(&wide), words(&lines));
+    let narrow = on_terminal(&there.netns, 60, &["-tap"]);
+    assert!(narrow.iter().all(|line| line.chars().count() <= 60), "{narrow:#?}");
+    assert!(narrow.len() > wide.len(), "{narrow:#?}");
+    // What is broken over two lines is whole when they are put together.
+    let letters = |lines: &[String]| {
+        let mut letters: Vec<_> = lines
+            .iter()
+            .flat_map(|line| line.chars())
+            .filter(|c| !c.is_whitespace())
+            .collect();
+        letters.sort_unstable();
+        letters
+    };
+    assert_eq!(letters(&narrow), letters(&wide));
+}
+
+#[test]
+fn very_many_rows_are_printed_as_they_come_on_a_terminal_too() {
+    let Some(there) = Listeners::on(&[(7000, 700)]) else { return };
+    let lines = on_terminal(&there.netns, 100, &["-ta"]);
+    assert_eq!(lines.len(), 1 + 1401);
+    assert!(lines[0].starts_with("State "), "{}", lines[0]);
+    assert!(lines[1..].iter().all(|line| line.contains("127.0.0.1:")));
 }

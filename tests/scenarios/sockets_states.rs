@@ -326,6 +326,42 @@ say(raw=inode(raw), every=inode(every))";
 }
 
 #[test]
+fn raw_and_ping_sockets_name_their_protocol_and_are_those_of_ss() {
+    let Some(netns) = Netns::new() else { return };
+    netns.sysctl("net/ipv4/ping_group_range", "0 100");
+    let script = "
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+raw.bind(('127.0.0.1', 0))
+raw6 = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+ping = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+ping.bind(('127.0.0.1', 77))
+say(raw=inode(raw), raw6=inode(raw6), ping=inode(ping))";
+    let holder = Holder::start(&netns, script);
+    let all = rows(&netns, &["-wap"]);
+    for (key, proto, address, port) in [
+        ("raw", "raw", "127.0.0.1", 1),
+        ("raw6", "raw", "::", 58),
+        ("ping", "icmp", "127.0.0.1", 77),
+    ] {
+        let row = only(&all, "inode", holder.said[key].clone());
+        assert_eq!((&row["proto"], &row["state"]), (&json!(proto), &json!("UNCONN")));
+        assert_eq!(
+            (&row["local_addr"], &row["local_port"]),
+            (&json!(address), &json!(port))
+        );
+        assert_eq!(pids(row), [holder.pid()]);
+    }
+    let text = printed(&netns, &["-wan"]);
+    assert!(
+        text.contains(" 127.0.0.1:icmp ") && text.contains(" 127.0.0.1:77 "),
+        "{text}"
+    );
+    // ss lists no ping sockets.
+    let ss = netns.run("ss", &["-wanH"]);
+    assert_eq!(with(&all, "proto", "raw").len(), ss.lines().count(), "{ss}");
+}
+
+#[test]
 fn netlink_sockets_are_a_programs_or_the_kernels() {
     let Some(netns) = Netns::new() else { return };
     let script = "
