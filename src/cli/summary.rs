@@ -268,6 +268,7 @@ fn counted(run: &Run) -> String {
                 (rest, "undecided"),
             ] {
                 if n > 0 {
+                    let word = if n == 1 { word.trim_end_matches('s') } else { word };
                     parts.push(format!("{} {word}", count(n)));
                 }
             }

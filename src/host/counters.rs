@@ -109,6 +109,14 @@ counters! {
     memory_pressures: "TCPMemoryPressures",
 }
 
+/// SYNs and SYN-ACKs that came to established sockets of the calling thread's network
+/// namespace (TCPSYNChallenge); None where that cannot be read, or the kernel lacks it.
+#[must_use]
+pub fn syn_challenges(root: &ProcRoot) -> Option<u64> {
+    let text = root.read_net("netstat").ok()?;
+    parse_group(&text, "TcpExt").get("TCPSYNChallenge").copied()
+}
+
 counters! {
     /// The TCP counters of RFC 4022 (/proc/net/snmp, group Tcp).
     Tcp, "Tcp", "snmp";

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::dialer::{ClientEnd, Report};
 use super::latency::LatencySeen;
+use super::levels::{self, Confirmed};
 use super::plan::{Close, EvidenceMode, Plan};
 use super::run::Findings;
 use super::server_view::{ServerEnd, ServerView};
@@ -18,11 +19,11 @@ use crate::host::environment::environment;
 use crate::host::memory::own_resident;
 use crate::kernel::errno;
 use crate::record::{
-    self, Confirmation, Counts, Ended, Fds, Level, MemoryUse, PairRow, Phantoms, Run,
-    RunResult, Target, TargetKind, Warning,
+    self, Counts, Ended, Fds, Level, MemoryUse, PairRow, Phantoms, Run, RunResult,
+    Target, TargetKind, Warning,
 };
 use crate::render::{count, micros, shell_word};
-use crate::verdict::{Client, Latency, Stop, Tally, judge};
+use crate::verdict::{Client, Latency, Tally, judge};
 
 /// A dial that began this much after it was due makes the client a limit of its own.
 const LATE_US: u64 = 100_000;
@@ -120,31 +121,15 @@ fn addresses(
 }
 
 /// What a reader of the numbers must know about how they came about.
-pub(super) fn caveats(
-    plan: &Plan,
-    shared: &Shared,
-    findings: &Findings,
-    latency: Option<LatencySeen>,
-    warnings: &mut Vec<Warning>,
-) {
+pub(super) fn caveats(parts: &Parts<'_>) -> Vec<Warning> {
+    let (plan, shared) = (parts.plan, parts.shared);
+    let mut warnings = levels::caveats(parts);
     let mut warn = |code: &str, message: String| {
         warnings.push(Warning { code: code.into(), message });
     };
-    let t = &findings.after;
+    let t = &parts.findings.after;
     if let Some((code, message)) = port_caveat(shared, t.kernel_ports) {
         warn(code, message.to_owned());
-    }
-    let sure = confirmation(findings);
-    if shared.confirm && sure.round_trip_loss > 0.0 {
-        warn(
-            "loss",
-            format!(
-                "packets are lost on the way ({:.1} % of keepalives or their ACKs): each \
-                 connection is counted wrongly with a probability of up to {:.2} %",
-                sure.round_trip_loss * 100.0,
-                sure.error_probability * 100.0
-            ),
-        );
     }
     let pings = plan.service.as_ref().and_then(|s| s.ping);
     if let Some(ping) = pings
@@ -157,7 +142,7 @@ pub(super) fn caveats(
         );
     }
     if let Some(limit) = plan.stop_at_latency
-        && latency.is_none_or(|seen| seen.intervals == 0)
+        && parts.latency.is_none_or(|seen| seen.intervals == 0)
     {
         warn(
             "latency_unjudged",
@@ -177,6 +162,7 @@ pub(super) fn caveats(
             ),
         );
     }
+    warnings
 }
 
 /// What the source ports that were used mean for others, or for the rate.
@@ -213,6 +199,7 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
     let ports = tuples.map(|t| t.sources().ports());
     let sum = |of: fn(&Report) -> u64| f.reports.iter().map(of).sum();
     let t = &f.after;
+    let outside = Confirmed::at_peak(f, parts.shared).unwrap_or_default();
     Tally {
         target: plan.endpoint.to_string(),
         is_unix: matches!(plan.endpoint, Endpoint::Unix(_)),
@@ -243,11 +230,12 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
             met: seen.met,
             last_us: seen.last_us,
             samples: seen.samples,
+            pace_per_s: seen.gap_us.map(|gap_us| 1e6 / gap_us as f64),
         }),
         lost_in_hold: f.after.closed().saturating_sub(f.settled.closed()),
-        half_open: f.settled.half_open,
+        half_open: outside.half_open,
         phantoms: t.phantoms,
-        defers: parts.shared.defers(),
+        deferred: outside.deferred,
         closed_silent: t.closed_silent,
         closed_after_words: t.closed_after_words,
         closed_answered: t.closed_answered,
@@ -313,41 +301,10 @@ fn asks(service: &Service) -> String {
     }
 }
 
-/// What was held at the strongest level that was checked, and that level.
-fn held(parts: &Parts<'_>) -> (u64, Level) {
-    let f = parts.findings;
-    let (held, level) = held_throughout(f, parts.shared);
-    let met = parts.latency.filter(|_| f.stop == Stop::Latency);
-    (met.map_or(held, |seen| held.min(seen.met)), level)
-}
-
-fn held_throughout(f: &Findings, shared: &Shared) -> (u64, Level) {
-    match (f.server, f.server_after) {
-        _ if shared.service.is_some() => {
-            (f.settled.served.min(f.after.served), Level::Served)
-        }
-        (Some(peak), Some(after)) => (peak.accepted.min(after.accepted), Level::Accepted),
-        _ if shared.confirm => {
-            (f.settled.confirmed.min(f.after.confirmed), Level::Confirmed)
-        }
-        _ => (f.settled.open.min(f.after.open), Level::Established),
-    }
-}
-
-/// How sure the confirmation is: a keepalive that had to be repeated shows what is lost
-/// on the way there and back. A true connection is missed where all three are lost; a
-/// half-open one is taken for true where two repeats of its SYN-ACK are lost.
-fn confirmation(f: &Findings) -> Confirmation {
-    let asked = f.after.confirmed.max(1) as f64;
-    let loss = (f.after.asked_again as f64 / asked).min(1.0);
-    let error = (loss.powi(3) + (loss / 2.0).powi(2)).min(1.0);
-    Confirmation { round_trip_loss: loss, error_probability: error }
-}
-
 /// Judges, and puts the run together.
 pub(super) fn run(parts: &Parts<'_>) -> Run {
     let plan = parts.plan;
-    let (held, level) = held(parts);
+    let (held, level) = levels::held(parts);
     let tally = tally(parts, held, level);
     let verdict = judge(&tally, &parts.findings.evidence);
     let command = plan.command_line.iter().map(Into::into);
@@ -376,9 +333,10 @@ pub(super) fn run(parts: &Parts<'_>) -> Run {
 fn result(parts: &Parts<'_>, held: u64, level: Level) -> RunResult {
     let f = parts.findings;
     let confirm = parts.shared.confirm;
-    let half_open = confirm.then_some(f.settled.half_open);
-    let (deferred, half_open) =
-        if parts.shared.defers() { (half_open, Some(0)) } else { (None, half_open) };
+    let outside = Confirmed::at_peak(f, parts.shared);
+    let half_open = outside.map(|outside| outside.half_open);
+    // Nothing seen is no proof of none.
+    let deferred = outside.map(|outside| outside.deferred).filter(|n| *n > 0);
     let tables = f.evidence.owners.iter().map(|o| &o.process);
     let server_fds = tables
         .filter_map(|p| Some((p.open_fds?, p.nofile_soft)))
@@ -390,7 +348,7 @@ fn result(parts: &Parts<'_>, held: u64, level: Level) -> RunResult {
         counts: Counts {
             dialed: f.after.dialed,
             established: f.after.established,
-            confirmed: confirm.then_some(f.settled.confirmed),
+            confirmed: outside.map(|outside| outside.confirmed),
             queued: f.server.map(|s| s.queued),
             accepted: f.server.map(|s| s.accepted),
             served: parts.shared.service.as_ref().map(|_| f.settled.served),
@@ -398,10 +356,7 @@ fn result(parts: &Parts<'_>, held: u64, level: Level) -> RunResult {
         },
         phantoms: Phantoms {
             cookie,
-            request_socket: f
-                .server
-                .map(|s| s.half_open)
-                .or(half_open.filter(|_| confirm)),
+            request_socket: f.server.map(|s| s.half_open).or(half_open),
             total: f
                 .server
                 .map(|s| s.phantoms)
@@ -421,7 +376,7 @@ fn result(parts: &Parts<'_>, held: u64, level: Level) -> RunResult {
         duration_s: parts.shared.started.elapsed().as_secs_f64(),
         rate_per_s: parts.rate_per_s,
         errors: errors(parts),
-        confirmation: confirm.then(|| confirmation(f)),
+        confirmation: confirm.then(|| levels::confirmation(f)),
         connect_latency_us: None,
         reply_latency_us: None,
         memory: MemoryUse {

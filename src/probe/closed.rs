@@ -20,8 +20,15 @@ pub(super) fn summary(settled: &[Report], after: &[Report], ramp_s: f64) -> Clos
     } else {
         (0.0, 1.0)
     };
+    let lives = || after.iter().flat_map(|r| r.closings.lives_ms.kept());
+    let left: Vec<u32> = after.iter().flat_map(|r| &r.left_since_ms).copied().collect();
+    let (older_stay, between_stay) = beside(&left, lives().map(|life| life.1).collect());
     Closings {
         young_p50_us: young.map_or(0, |young| young.value_at_quantile(0.5)),
+        older_stay,
+        between_stay,
+        ended_span_ms: span(lives().map(|life| life.0).collect()),
+        born_span_ms: span(lives().map(|life| life.1).collect()),
         aged: all.as_ref().map_or(0, Histogram::len),
         p10_ms: at(0.1),
         p50_ms: at(0.5),
@@ -41,6 +48,28 @@ fn merged<'a>(
         let _ = sum.add(part);
     }
     Some(sum)
+}
+
+/// The shares of these that came before all of the others, and between them (but for 2 %
+/// of strays at either end).
+#[allow(clippy::cast_precision_loss)]
+fn beside(these: &[u32], mut others: Vec<u32>) -> (f64, f64) {
+    others.sort_unstable();
+    let strays = others.len() / 50;
+    let ends = others.get(strays).zip(others.iter().rev().nth(strays));
+    let Some((first, last)) = ends else { return (0.0, 0.0) };
+    let all = these.len().max(1) as f64;
+    let before = these.iter().filter(|moment| *moment < first).count() as f64;
+    let upto = these.iter().filter(|moment| *moment <= last).count() as f64;
+    (before / all, (upto - before) / all)
+}
+
+/// From the first tenth of these moments to the last.
+fn span(mut moments: Vec<u32>) -> u64 {
+    moments.sort_unstable();
+    let at = |nth: usize| moments.get(nth).copied().unwrap_or_default();
+    let (first, last) = (at(moments.len() / 10), at(moments.len() * 9 / 10));
+    u64::from(last.saturating_sub(first))
 }
 
 /// By when they were established: the share of the held that came after the first of
@@ -64,6 +93,22 @@ fn order(mut held: Vec<u32>, mut ended: Vec<u32>) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_stays_came_before_or_between_those_that_ended() {
+        let ended = || (100..200).collect();
+        assert_eq!(beside(&[1, 2, 300, 400], ended()), (0.5, 0.0));
+        assert_eq!(beside(&[1, 120, 130, 400], ended()), (0.25, 0.5));
+        assert_eq!(beside(&[1], Vec::new()), (0.0, 0.0));
+        assert_eq!(beside(&[], ended()), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_span_leaves_strays_out() {
+        assert_eq!(span(Vec::new()), 0);
+        assert_eq!(span((0..=100).rev().collect()), 80);
+        assert_eq!(span([&[5; 30][..], &[9_000]].concat()), 0);
+    }
 
     #[test]
     fn the_order_tells_who_was_ended() {

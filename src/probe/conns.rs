@@ -75,8 +75,6 @@ pub struct Conn {
     pub reply: Reply,
     /// Segments that had come in when this was last looked at, at most 255.
     pub segments: u8,
-    /// Whether it was dialed alone, before the ramp.
-    pub scout: bool,
 }
 
 impl Conn {
@@ -114,7 +112,6 @@ impl Conns {
             proof: Proof::None,
             reply: Reply::None,
             segments: 0,
-            scout: false,
         };
         if let Some(place) = self.vacant.pop() {
             self.all[place as usize] = conn;

@@ -59,10 +59,12 @@ pub struct Totals {
     pub closed_answered: u64,
     pub closed_reset: u64,
     pub closed_old: u64,
+    pub closed_served: u64,
     pub confirmed: u64,
     pub half_open: u64,
     pub phantoms: u64,
     pub asked_again: u64,
+    pub doubtful: u64,
     pub awaited: u64,
     pub served: u64,
     pub unserved: u64,
@@ -72,7 +74,7 @@ pub struct Totals {
     pub forgotten: u64,
     pub elders: u64,
     pub elders_open: u64,
-    pub elders_lost: u64,
+    pub first_lost: u64,
     pub skipped: u64,
     pub late: u64,
     pub late_max_us: u64,
@@ -229,13 +231,15 @@ impl Fleet {
             t.forgotten += g.forgotten.load(Relaxed);
             t.closed_reset += g.closed_reset.load(Relaxed);
             t.closed_old += g.closed_old.load(Relaxed);
+            t.closed_served += g.closed_served.load(Relaxed);
             t.confirmed += g.confirmed.load(Relaxed);
             t.half_open += g.half_open.load(Relaxed);
             t.phantoms += g.phantoms.load(Relaxed);
             t.asked_again += g.asked_again.load(Relaxed);
+            t.doubtful += g.doubtful.load(Relaxed);
             t.elders += g.elders.load(Relaxed);
             t.elders_open += g.elders_open.load(Relaxed);
-            t.elders_lost += g.elders_lost.load(Relaxed);
+            t.first_lost += g.first_lost.load(Relaxed);
             t.skipped += g.skipped.load(Relaxed);
             t.late += g.late.load(Relaxed);
             t.late_max_us = t.late_max_us.max(g.late_max_us.load(Relaxed));
@@ -250,7 +254,7 @@ impl Fleet {
         self.ask(Phase::Settle)
     }
 
-    /// Has every dialer look at what it holds once more, and report what ended.
+    /// Has every dialer report what has become of what it held.
     pub fn recheck(&self) -> Vec<Report> {
         self.ask(Phase::Recheck)
     }

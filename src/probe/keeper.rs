@@ -78,7 +78,9 @@ impl<'a> Keeper<'a> {
             proc_root,
             connects: Latencies::default(),
             replies: Latencies::default(),
-            gate: plan.stop_at_latency.map(LatencyGate::new),
+            gate: plan
+                .stop_at_latency
+                .map(|limit| LatencyGate::new(limit, plan.rate.is_some())),
             last: None,
             phase: None,
             recent: VecDeque::new(),
@@ -156,7 +158,9 @@ impl<'a> Keeper<'a> {
         if let Some(gate) = &mut self.gate {
             let asks = self.shared.service.is_some();
             let judged = if asks { &self.replies } else { &self.connects };
-            gate.feed(&judged.lately, look.at_us, look.held);
+            if let Some(gap_us) = gate.feed(&judged.lately, look.at_us, look.held) {
+                self.shared.schedule.pace(gap_us);
+            }
         }
         self.last = Some((look.at_us, t.established));
         Sample {

@@ -7,7 +7,10 @@
 //! a row end the ramp. What counts as the maximum is the most that was held at the end of
 //! an interval that still met it. Latency is that of replies where something is asked,
 //! and of connects elsewhere. It is the latency of *new* connections and of `--ping`s, at
-//! the load that the probe itself makes: `--rate` keeps that load the same throughout.
+//! the load that the probe itself makes. Where `--rate` does not say how much that is to
+//! be, the load must not be what makes the server slow: the limit is given up only when it
+//! is not met at the slowest of a few paces, and the ramp slows down to the next until
+//! then.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,6 +25,8 @@ const INTERVAL_US: u64 = 200_000;
 const IN_A_ROW: u32 = 2;
 /// The fewest samples of an interval.
 const SAMPLES_MIN: u64 = 100;
+/// The paces to which a ramp without a rate slows down: µs between two dials.
+const GAPS_US: [u64; 3] = [200, 1_000, 5_000];
 
 /// A quantile by the name that it has in words and records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +120,8 @@ pub struct LatencyGate {
     interval: Histogram<u64>,
     began_us: u64,
     above: u32,
+    /// Those of [`GAPS_US`] that are left to be tried.
+    slower: std::slice::Iter<'static, u64>,
     /// What was found, so far.
     pub seen: LatencySeen,
 }
@@ -130,20 +137,29 @@ pub struct LatencySeen {
     pub samples: u64,
     /// Whole intervals.
     pub intervals: u64,
+    /// The pace to which the ramp had slowed down then: µs between two dials.
+    pub gap_us: Option<u64>,
 }
 
 impl LatencyGate {
-    /// A gate that has seen nothing yet.
+    /// A gate that has seen nothing yet, over dials at a rate or not.
     #[must_use]
-    pub fn new(limit: LatencyLimit) -> Self {
+    pub fn new(limit: LatencyLimit, has_rate: bool) -> Self {
         let (interval, seen) = (histogram(), LatencySeen::default());
-        Self { limit, interval, began_us: 0, above: 0, seen }
+        let slower = if has_rate { [].iter() } else { GAPS_US.iter() };
+        Self { limit, interval, began_us: 0, above: 0, slower, seen }
     }
 
-    /// Takes the latencies since the last time, at this µs and with so many held.
-    pub fn feed(&mut self, lately: &Histogram<u64>, at_us: u64, held: u64) {
+    /// Takes the latencies since the last time, at this µs and with so many held; says
+    /// how much slower to dial from now on, in µs between two, where that is to change.
+    pub fn feed(
+        &mut self,
+        lately: &Histogram<u64>,
+        at_us: u64,
+        held: u64,
+    ) -> Option<u64> {
         if self.is_exceeded() {
-            return;
+            return None;
         }
         // The bounds are the same, so that nothing can fail to fit.
         let _ = self.interval.add(lately);
@@ -151,16 +167,22 @@ impl LatencyGate {
         let whole = at_us.saturating_sub(self.began_us) >= INTERVAL_US
             && samples >= self.limit.quantile.samples();
         if !whole {
-            return;
+            return None;
         }
         let value = self.interval.value_at_quantile(self.limit.quantile.of());
         let met = u128::from(value) < self.limit.below.as_micros();
         self.above = if met { 0 } else { self.above + 1 };
         let best = if met { held.max(self.seen.met) } else { self.seen.met };
-        let intervals = self.seen.intervals + 1;
-        self.seen = LatencySeen { met: best, last_us: value, samples, intervals };
+        let (intervals, gap_us) = (self.seen.intervals + 1, self.seen.gap_us);
+        self.seen = LatencySeen { met: best, last_us: value, samples, intervals, gap_us };
         self.interval.reset();
         self.began_us = at_us;
+        if !self.is_exceeded() {
+            return None;
+        }
+        let gap_us = *self.slower.next()?;
+        (self.above, self.seen.gap_us) = (0, Some(gap_us));
+        Some(gap_us)
     }
 
     /// Whether latency is above the limit for good.
@@ -195,21 +217,37 @@ mod tests {
 
     #[test]
     fn two_intervals_in_a_row_end_it_and_one_does_not() {
-        let mut gate = LatencyGate::new(LatencyLimit::parse("p50<10ms").unwrap());
+        let mut gate = LatencyGate::new(LatencyLimit::parse("p50<10ms").unwrap(), true);
         let (fast, slow) = (of(1_000, 200), of(20_000, 200));
         let steps =
             [(&fast, 100), (&slow, 200), (&fast, 300), (&slow, 400), (&slow, 500)];
         for (i, (lately, held)) in (1..).zip(steps) {
             assert!(!gate.is_exceeded());
-            gate.feed(lately, i * INTERVAL_US, held);
+            assert_eq!(gate.feed(lately, i * INTERVAL_US, held), None);
         }
         assert!(gate.is_exceeded());
         assert_eq!((gate.seen.met, gate.seen.intervals), (300, 5));
     }
 
     #[test]
+    fn without_a_rate_it_slows_down_before_it_gives_up() {
+        let mut gate = LatencyGate::new(LatencyLimit::parse("p50<10ms").unwrap(), false);
+        let (fast, slow) = (of(1_000, 200), of(20_000, 200));
+        let mut told = Vec::new();
+        for i in 1..=9 {
+            assert!(!gate.is_exceeded());
+            // At the second pace it is met once.
+            let lately = if i == 5 { &fast } else { &slow };
+            told.extend(gate.feed(lately, i * INTERVAL_US, 100 * i).map(|gap| (i, gap)));
+        }
+        assert_eq!(told, [(2, 200), (4, 1_000), (7, 5_000)]);
+        assert!(gate.is_exceeded());
+        assert_eq!((gate.seen.met, gate.seen.gap_us), (500, Some(5_000)));
+    }
+
+    #[test]
     fn an_interval_waits_for_enough_samples() {
-        let mut gate = LatencyGate::new(LatencyLimit::parse("p99<10ms").unwrap());
+        let mut gate = LatencyGate::new(LatencyLimit::parse("p99<10ms").unwrap(), true);
         for i in 1..=9 {
             gate.feed(&of(20_000, 20), i * INTERVAL_US, 100);
         }

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
+use super::dialer::FIRST as FIRST_OF_EACH;
 use super::fleet::{Fleet, Totals};
 use super::plan::Plan;
 use super::shared::{Exhausted, KEEPALIVE_GAP_US, Phase, Shared};
+use crate::host::ProcRoot;
 use crate::verdict::Stop;
 
 /// How often the ramp looks around.
@@ -19,8 +21,11 @@ const TRICKLE_AFTER_US: u64 = 150_000;
 const ALL_FAILED: u64 = 16;
 /// Without growth for so long when the time is over, it was a limit that stopped it.
 const STILL_US: u64 = 1_000_000;
-/// What the proof of a connection takes on a network without loss.
-const PROOF_US: u64 = 1_800_000;
+/// What the proof of a connection takes on a network without loss, beside the way: there
+/// and back for the dial and for its keepalive, and as much again where that is looked for
+/// too early.
+const PROOF_US: u64 = 1_900_000;
+const LONGEST_WAY_US: u64 = 1_000_000;
 /// Without one more decided in so long, the rest cannot be: three keepalives, and the
 /// second due repeat of a SYN-ACK, are less.
 const DECIDED_WITHIN_US: u64 = 5_000_000;
@@ -31,6 +36,8 @@ const PACE_EVERY_US: u64 = 100_000;
 const KEEPALIVE_GAP_MAX_US: u64 = 5_000;
 /// How often the memory that is left is looked at.
 const MEMORY_EVERY_US: u64 = 250_000;
+/// A queue is short where what it holds is dialed in so long.
+const SHORT_QUEUE_US: u64 = 200_000;
 /// What ARP or neighbour discovery takes to give up (EHOSTUNREACH after three tries a
 /// second apart; arp(7)), and a little more: a silence is not called a filter before.
 const NEIGHBOUR_US: u64 = 4_000_000;
@@ -111,6 +118,8 @@ pub struct Ramp<'a> {
     pub interrupted: &'a AtomicBool,
     /// Who is told.
     pub observer: &'a mut dyn Observer,
+    /// Where this host's counters are read.
+    pub proc_root: &'a ProcRoot,
 }
 
 /// What the ramp remembers from one look to the next.
@@ -122,6 +131,8 @@ struct Memory {
     ends_seen: u64,
     was_full: bool,
     was_listening: bool,
+    /// When the accept queue was last longer than what is dialed in [`SHORT_QUEUE_US`].
+    long_queue_at_us: u64,
     missed: u32,
     memory_at_us: u64,
     paced_at_us: u64,
@@ -188,7 +199,9 @@ impl Ramp<'_> {
             self.observer.look(&look);
             let undecided = match self.shared.service {
                 Some(_) => look.totals.awaited,
-                None => look.totals.undecided(),
+                // Without loss nothing is in doubt.
+                None if look.totals.asked_again == 0 => look.totals.undecided(),
+                None => look.totals.undecided() + look.totals.doubtful,
             };
             if undecided < before.0 {
                 before = (undecided, look.at_us);
@@ -214,23 +227,24 @@ impl Ramp<'_> {
         }
     }
 
-    /// Fits the pace of keepalives to what this host's packet queues take.
-    fn pace_keepalives(&self, memory: &mut Memory, now: u64) {
+    /// Looks for repeated SYN-ACKs, and fits the pace of keepalives to what this host's
+    /// packet queues take.
+    fn look_for_proof(&self, memory: &mut Memory, now: u64) {
         if !self.shared.confirm || now - memory.paced_at_us < PACE_EVERY_US {
             return;
         }
         memory.paced_at_us = now;
+        #[allow(clippy::cast_possible_truncation)] // modulo 2^32, as `Repeats` says
+        self.shared.repeats.read(self.proc_root, (now / 1000) as u32);
         let Some(dropped) = self.watch.packets_dropped() else { return };
         let grew = memory.dropped.replace(dropped).is_some_and(|before| before < dropped);
-        let gap = self.shared.keepalive_gap_us.load(Relaxed);
-        let gap = if grew { gap * 2 } else { gap - gap / 10 };
-        let gap = gap.clamp(KEEPALIVE_GAP_US, KEEPALIVE_GAP_MAX_US);
-        self.shared.keepalive_gap_us.store(gap, Relaxed);
+        let gap = &self.shared.keepalive_gap_us;
+        gap.store(next_gap(gap.load(Relaxed), grew), Relaxed);
     }
 
     fn look(&mut self, memory: &mut Memory) -> Look {
         let totals = self.fleet.totals();
-        self.pace_keepalives(memory, self.shared.now_us());
+        self.look_for_proof(memory, self.shared.now_us());
         let glance = match self.sees_server.then(|| self.watch.glance()) {
             Some(Ok(seen)) => Some(seen),
             Some(Err(error)) if error.kind() == io::ErrorKind::Unsupported => None,
@@ -262,6 +276,12 @@ impl Ramp<'_> {
         if look.held > memory.best {
             (memory.best, memory.grew_at_us) = (look.held, now);
             memory.dialed_then = t.dialed;
+        }
+        // What it takes is at least what came on average.
+        let queue_us =
+            look.glance.map_or(0, |g| g.queue_len * now / t.established.max(1));
+        if queue_us > SHORT_QUEUE_US {
+            memory.long_queue_at_us = now;
         }
         let still_us = now - memory.grew_at_us;
         let ends = t.failed + t.closed() + t.phantoms + t.unserved;
@@ -333,7 +353,15 @@ impl Ramp<'_> {
     fn proof_us(&self, look: &Look) -> u64 {
         match &self.shared.service {
             Some(service) if look.totals.awaited > 0 => micros(service.reply_timeout),
-            None if self.shared.confirm => PROOF_US,
+            // What is deferred for a short time looks half-open until then.
+            None if self.shared.confirm => {
+                let deferred = match self.shared.habit.waits_s() {
+                    Some(wait @ 1..=3) => micros(Duration::from_secs(wait * 2)),
+                    _ => 0,
+                };
+                let way = self.shared.way_us.load(Relaxed).min(LONGEST_WAY_US);
+                PROOF_US + deferred + way * 4
+            }
             _ => 0,
         }
     }
@@ -361,10 +389,16 @@ impl Ramp<'_> {
     fn losing(&self, look: &Look, memory: &Memory) -> Option<Stop> {
         let t = look.totals;
         let tolerated = (memory.best / 100).max(10);
-        // Those turned away may have waited a second for it in a long accept queue; the
-        // first connections have not.
-        let loses = t.closed_old > tolerated && t.elders_lost > t.elders / 50;
-        loses.then_some(Stop::Losing)
+        if t.closed_old <= tolerated {
+            return None;
+        }
+        // Those turned away may have waited a second for it in a long accept queue; what
+        // was answered has not, nor what came when none was long, nor the very first.
+        let first = t.elders.min(t.tables * FIRST_OF_EACH);
+        let held = t.closed_served > tolerated
+            || look.glance.is_some() && look.at_us >= memory.long_queue_at_us + STILL_US
+            || t.first_lost > first / 8;
+        held.then_some(Stop::Losing)
     }
 
     fn short_of_memory(&mut self, now: u64, memory: &mut Memory) -> Option<Stop> {
@@ -396,6 +430,13 @@ impl Ramp<'_> {
     }
 }
 
+/// Between two keepalives from now on, in µs: twice as much where packets were dropped,
+/// and a little less where not.
+fn next_gap(gap_us: u64, dropped: bool) -> u64 {
+    let gap_us = if dropped { gap_us * 2 } else { gap_us - gap_us / 10 };
+    gap_us.clamp(KEEPALIVE_GAP_US, KEEPALIVE_GAP_MAX_US)
+}
+
 /// Whether the server was looked at after the last connection came, so that its queue
 /// would show that.
 fn is_later(look: &Look, still_us: u64) -> bool {
@@ -404,4 +445,20 @@ fn is_later(look: &Look, still_us: u64) -> bool {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keepalives_slow_down_where_packets_are_dropped_and_recover() {
+        let slower = (0..4).fold(KEEPALIVE_GAP_US, |gap, _| next_gap(gap, true));
+        assert_eq!(slower, KEEPALIVE_GAP_US * 16);
+        assert_eq!(next_gap(KEEPALIVE_GAP_MAX_US, true), KEEPALIVE_GAP_MAX_US);
+        let recovered = (0..60).fold(slower, |gap, _| next_gap(gap, false));
+        assert_eq!(recovered, KEEPALIVE_GAP_US);
+        // 20,000 a second are the most.
+        assert_eq!(1_000_000 / KEEPALIVE_GAP_US, 20_000);
+    }
 }

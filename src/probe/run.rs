@@ -97,6 +97,9 @@ pub(super) struct Findings {
     pub unserved: BTreeMap<Unserved, u64>,
     /// By which replies the server ended others until then.
     pub refusals: BTreeMap<Unserved, u64>,
+    /// Of the confirmed, those that the listener still defers: when dialing had ended, and
+    /// after the hold.
+    pub deferred: (u64, u64),
     /// What was seen of connections that the server ended.
     pub closings: Closings,
     /// What one more dial met, where nearly all that was held was lost.
@@ -214,7 +217,7 @@ impl<'a> Running<'a> {
             confirm: plan.confirm
                 && plan.service.is_none()
                 && tuples.is_some()
-                && view.is_none(),
+                && view.as_ref().is_none_or(|view| view.listeners().is_empty()),
             service: plan.service.clone(),
             pairs: plan.pairs.limit(),
             rate: plan.rate,
@@ -262,6 +265,7 @@ impl<'a> Running<'a> {
             sees_server,
             interrupted: self.interrupted,
             observer: &mut self.keeper,
+            proc_root: &self.proc_root,
         }
     }
 
@@ -288,10 +292,9 @@ impl<'a> Running<'a> {
         evidence.ceilings = std::mem::take(&mut self.ceilings);
         self.prove();
         let reports = self.fleet.settle();
-        let settled = self.quiet();
+        let (settled, server) = self.count_at_peak(stop);
         self.driver().look_once();
         let kernel_bytes_per_socket = self.kernel_memory(settled.open);
-        let server = self.count(settled.open);
         let (client_fds, spare_fds) = self.descriptors(&settled);
         self.example = self.record_pairs(&reports, server.is_some());
         Findings {
@@ -311,6 +314,7 @@ impl<'a> Running<'a> {
             peak: self.keeper.peak(),
             unserved: lock(&self.shared.unserved).clone(),
             refusals: lock(&self.shared.refusals).clone(),
+            deferred: (0, 0),
             closings: Closings::default(),
             trial: None,
         }
@@ -361,6 +365,22 @@ impl<'a> Running<'a> {
         last
     }
 
+    /// Counts both sides when dialing has ended. Where something moves meanwhile, or the
+    /// server is just accepting the last of what was asked for, that is waited for.
+    fn count_at_peak(&mut self, stop: Stop) -> (Totals, Option<ServerCounts>) {
+        let deadline = Instant::now() + QUIET_WITHIN;
+        loop {
+            let settled = self.quiet();
+            let counts = self.count(settled.open);
+            let moved = self.fleet.totals().open != settled.open;
+            let queued = counts.is_some_and(|counts| counts.queued > 0);
+            let again = moved || queued && stop == Stop::MaxReached;
+            if !again || self.remote.is_some() || Instant::now() >= deadline {
+                return (settled, counts);
+            }
+        }
+    }
+
     /// Our connections by the server's own table; None where it knows none of them
     /// though some are open: something between (NAT) gives them other addresses.
     fn count(&mut self, open: u64) -> Option<ServerCounts> {
@@ -370,13 +390,16 @@ impl<'a> Running<'a> {
         let view = self.view.as_mut().filter(|view| !view.listeners().is_empty())?;
         let counted = view.count(&self.shared, open);
         let there = view.is_there();
+        // What the server has just ended is known to neither.
+        let open = open.min(self.fleet.totals().open);
         match counted {
             Ok(counts)
-                if open > 0 && counts.phantoms - counts.half_open == open && there =>
+                if open > 0 && counts.phantoms - counts.half_open >= open && there =>
             {
                 let message = "the server's table shows none of these connections: \
                                something between gives them other addresses, so they \
-                               count as established only";
+                               count as established only; --evidence none confirms them \
+                               from this side";
                 self.warn("other_addresses", message.to_owned());
                 None
             }
@@ -407,7 +430,9 @@ impl<'a> Running<'a> {
     }
 
     fn warn(&mut self, code: &str, message: String) {
-        self.warnings.push(Warning { code: code.into(), message });
+        if self.warnings.iter().all(|known| known.code != code) {
+            self.warnings.push(Warning { code: code.into(), message });
+        }
     }
 
     /// What a socket took of the kernel's memory, by the slab's growth.
@@ -439,6 +464,8 @@ impl<'a> Running<'a> {
         self.driver().hear_pings();
         let reports = self.fleet.recheck();
         findings.closings = closed::summary(&findings.reports, &reports, findings.ramp_s);
+        let deferred = reports.iter().map(|report| report.deferred);
+        findings.deferred = deferred.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
         findings.after = self.fleet.totals();
         findings.trial = self.trial(findings);
         if findings.server.is_some() {
@@ -483,14 +510,6 @@ impl<'a> Running<'a> {
             self.warn(code, message);
         }
         let ended = self.fleet.drain();
-        let latency = self.keeper.latency_seen();
-        assemble::caveats(
-            &self.plan,
-            &self.shared,
-            findings,
-            latency,
-            &mut self.warnings,
-        );
         if let Some(why) = self.keeper.failure() {
             let message = format!("timeline.ndjson has gaps: {why}");
             self.warnings.push(Warning { code: "timeline".into(), message });
@@ -498,7 +517,7 @@ impl<'a> Running<'a> {
         ended.map_err(ProbeError::Dialer)?;
         let errors = lock(&self.shared.errors).clone();
         let words = lock(&self.shared.words).clone();
-        let mut run = assemble::run(&assemble::Parts {
+        let parts = assemble::Parts {
             plan: &self.plan,
             shared: &self.shared,
             findings,
@@ -507,8 +526,10 @@ impl<'a> Running<'a> {
             proc_root: &self.proc_root,
             embedded: self.embedded,
             rate_per_s: self.keeper.rate_per_s(),
-            latency,
-        });
+            latency: self.keeper.latency_seen(),
+        };
+        self.warnings.extend(assemble::caveats(&parts));
+        let mut run = assemble::run(&parts);
         run.plan.predicted = self.predicted.take();
         run.result.connect_latency_us = self.keeper.connect_latency();
         run.result.reply_latency_us = self.keeper.reply_latency();

@@ -150,10 +150,9 @@ impl ServerView {
             OwnerSeen { process, alive_after: true }
         };
         let mut owners: Vec<OwnerSeen> = self.processes().map(seen).collect();
+        let mut gone = self.ended();
         if !listening_after {
-            let ended =
-                self.first.iter().filter(|p| still(watch.proc_root(), p).is_none());
-            let ended = ended.cloned();
+            let ended = std::mem::take(&mut gone).into_iter();
             owners.extend(ended.map(|process| OwnerSeen { process, alive_after: false }));
         }
         let counters = watch.counters().zip(self.counters_before.as_ref());
@@ -164,6 +163,7 @@ impl ServerView {
             listener: self.listener_seen(),
             listening_after,
             owners,
+            gone,
             unreadable_owner: watch.hidden_owner().map(|uid| format!("uid {uid}")),
             counters: counters.map(|(now, before)| now.since(before)),
             somaxconn: watch.sysctl("net.core.somaxconn"),
@@ -179,6 +179,12 @@ impl ServerView {
             ceilings: Vec::new(),
             remote: None,
         }
+    }
+
+    /// Who held the listener before the first dial, and is no more.
+    fn ended(&self) -> Vec<ProcessView> {
+        let root = self.watch.proc_root();
+        self.first.iter().filter(|p| still(root, p).is_none()).cloned().collect()
     }
 
     /// Completes what [`Self::evidence`] said by how it is now.

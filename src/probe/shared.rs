@@ -10,8 +10,10 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use socket2::{Domain, SockAddr};
 
+use super::habit::Habit;
 use super::held::HeldSet;
 use super::plan::Close;
+use super::repeats::Repeats;
 use super::service::{Service, Unserved};
 use super::tuples::Tuples;
 
@@ -27,11 +29,8 @@ const TRICKLE_US: u64 = 5_000;
 /// (net.core.netdev_max_backlog) takes.
 pub const KEEPALIVE_GAP_US: u64 = 50;
 
-/// For so long unused turns may be caught up with, in µs.
-const KEEPALIVE_CREDIT_US: u64 = 2_000;
-
-/// The first dials, each made alone, which show a listener's habit.
-const SCOUTS: u64 = 3;
+/// For so long unused turns may be caught up with, in µs: 200 at once.
+const KEEPALIVE_CREDIT_US: u64 = 10_000;
 
 /// How many of the servers' farewells are kept.
 const WORDS_MAX: usize = 8;
@@ -48,7 +47,7 @@ pub enum Phase {
     Settle,
     /// Keep what is open and watch it.
     Hold,
-    /// Look at all that is held once more, and report.
+    /// Report what has become of it.
     Recheck,
     /// Close all and end.
     Drain,
@@ -94,8 +93,12 @@ pub struct Shared {
     /// Between two keepalives of all dialers, in µs.
     pub keepalive_gap_us: AtomicU64,
     next_keepalive_us: AtomicU64,
-    scouts: AtomicU64,
-    deferring: AtomicU64,
+    /// What the first dials show of the listener.
+    pub habit: Habit,
+    /// Whether SYN-ACKs were repeated.
+    pub repeats: Repeats,
+    /// The shortest time that a dial took which is to be confirmed, in µs.
+    pub way_us: AtomicU64,
     /// How many client ends each dialer describes when it settles.
     pub pairs: usize,
     /// Time zero of all µs in here.
@@ -172,8 +175,9 @@ impl Shared {
             refusals: Mutex::default(),
             keepalive_gap_us: AtomicU64::new(KEEPALIVE_GAP_US),
             next_keepalive_us: AtomicU64::new(0),
-            scouts: AtomicU64::new(if s.confirm { SCOUTS } else { 0 }),
-            deferring: AtomicU64::new(0),
+            habit: Habit::new(s.confirm),
+            repeats: Repeats::default(),
+            way_us: AtomicU64::new(u64::MAX),
             pairs: s.pairs,
             started: Instant::now(),
             schedule: Schedule { rate: s.rate, ..Schedule::default() },
@@ -237,29 +241,6 @@ impl Shared {
     #[must_use]
     pub fn open(&self) -> i64 {
         self.open.load(Relaxed)
-    }
-
-    /// Whether one of the first dials, each made alone, is still to be made.
-    #[must_use]
-    pub fn scouting(&self) -> bool {
-        self.scouts.load(Relaxed) > 0
-    }
-
-    /// Counts a connection established while scouting; says whether it is a scout.
-    pub fn take_scout(&self) -> bool {
-        self.scouts.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_ok()
-    }
-
-    /// A scout's SYN-ACK was repeated: no queue of ours can have been the cause.
-    pub fn note_deferring(&self) {
-        self.deferring.fetch_add(1, Relaxed);
-    }
-
-    /// Whether the listener is known to wait for a first byte (TCP_DEFER_ACCEPT): the
-    /// SYN-ACKs of all scouts were repeated.
-    #[must_use]
-    pub fn defers(&self) -> bool {
-        self.deferring.load(Relaxed) >= SCOUTS
     }
 
     /// Takes a turn to send a keepalive, if one is due.
@@ -340,7 +321,9 @@ pub struct Schedule {
     begun_us: AtomicU64,
     next: AtomicU64,
     trickling: AtomicBool,
-    next_trickle_us: AtomicU64,
+    /// Between two dials that are not due by a rate, in µs.
+    gap_us: AtomicU64,
+    next_paced_us: AtomicU64,
 }
 
 impl Schedule {
@@ -376,15 +359,17 @@ impl Schedule {
     }
 
     fn unpaced(&self, now_us: u64) -> Permit {
-        if !self.trickling.load(Relaxed) {
+        let trickle = if self.trickling.load(Relaxed) { TRICKLE_US } else { 0 };
+        let gap_us = self.gap_us.load(Relaxed).max(trickle);
+        if gap_us == 0 {
             return Permit::Due(now_us);
         }
-        let next = self.next_trickle_us.load(Relaxed);
+        let next = self.next_paced_us.load(Relaxed);
         if next > now_us {
             return Permit::NotBefore(next);
         }
-        let after = now_us + TRICKLE_US;
-        match self.next_trickle_us.compare_exchange(next, after, Relaxed, Relaxed) {
+        let after = now_us + gap_us;
+        match self.next_paced_us.compare_exchange(next, after, Relaxed, Relaxed) {
             Ok(_) => Permit::Due(now_us),
             Err(_) => Permit::NotBefore(after),
         }
@@ -393,6 +378,12 @@ impl Schedule {
     /// Begins or ends the trickle.
     pub fn trickle(&self, on: bool) {
         self.trickling.store(on, Relaxed);
+    }
+
+    /// From now on dials come no faster than one in so many µs; a rate is kept all the
+    /// same.
+    pub fn pace(&self, gap_us: u64) {
+        self.gap_us.store(gap_us, Relaxed);
     }
 
     /// Whether dials come at a fixed rate.
@@ -438,14 +429,18 @@ pub struct Gauges {
     pub closed_reset: AtomicU64,
     /// Of the closed, those that had been open for a second or longer.
     pub closed_old: AtomicU64,
+    /// Of these, those that had been answered.
+    pub closed_served: AtomicU64,
     /// Proven to be the server's too, and open now.
     pub confirmed: AtomicU64,
     /// The server repeats its SYN-ACK for these; open now.
     pub half_open: AtomicU64,
     /// Phantoms closed: a RST, or silence, in answer to a keepalive.
     pub phantoms: AtomicU64,
-    /// Confirmed by a second or third keepalive: the first or its ACK was lost.
+    /// Confirmed though a keepalive or its ACK was lost.
     pub asked_again: AtomicU64,
+    /// To be looked at once more, since the packet that would unmask one may be lost.
+    pub doubtful: AtomicU64,
     /// The first reply is waited for; open now.
     pub awaited: AtomicU64,
     /// Answered, and open now.
@@ -464,8 +459,8 @@ pub struct Gauges {
     pub elders: AtomicU64,
     /// Of these, those that are still open.
     pub elders_open: AtomicU64,
-    /// Of these, those that ended after a second or longer.
-    pub elders_lost: AtomicU64,
+    /// Of the very first of these, those that ended after a second or longer.
+    pub first_lost: AtomicU64,
     /// Tuples skipped since something else uses them.
     pub skipped: AtomicU64,
     /// The longest that a dial began after it was due, in µs (open loop only).
@@ -525,7 +520,12 @@ mod tests {
         unpaced.trickle(true);
         assert_eq!(unpaced.take(10_000, false), Permit::Due(10_000));
         assert_eq!(unpaced.take(10_001, false), Permit::NotBefore(15_000));
+        unpaced.trickle(false);
+        unpaced.pace(200);
+        assert_eq!(unpaced.take(20_000, false), Permit::Due(20_000));
+        assert_eq!(unpaced.take(20_001, false), Permit::NotBefore(20_200));
         let paced = Schedule { rate: Some(1e6), ..Schedule::default() };
+        paced.pace(9_000);
         paced.trickle(true);
         assert_eq!(paced.take(5, false), Permit::Due(5));
         assert_eq!(paced.take(7, false), Permit::Due(6));

@@ -1,8 +1,9 @@
 //! What the server ends that it had taken: after a time, for new ones, or at random.
 
 use super::make::Draft;
-use super::{Code, Evidence, ListenerSeen, Stop, Tally};
-use crate::render::{count, plural, seconds};
+use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally};
+use crate::host::process::ProcessView;
+use crate::render::{count, escaped, plural, seconds};
 
 /// The fewest ends from which a habit is read.
 const HABIT: u64 = 10;
@@ -15,9 +16,19 @@ fn ended(t: &Tally) -> u64 {
 /// that a busy server turns away may be turned away when the hold has begun: where that
 /// goes on, a few more are no loss of what was held.
 fn lost_holding(t: &Tally) -> bool {
-    let turned_away = ended(t).saturating_sub(t.closed_old + t.lost_in_hold);
+    let before = ended(t).saturating_sub(t.lost_in_hold);
+    // By the server's table all that it had accepted is still there.
+    let kept = |(then, now): (ServerCounts, ServerCounts)| {
+        now.accepted >= then.accepted && t.lost_in_hold <= then.queued
+    };
+    if t.server.zip(t.server_after).is_some_and(kept) {
+        return false;
+    }
+    let turned_away = before.saturating_sub(t.closed_old);
+    // In a long accept queue they wait for it.
+    let queued = before >= HABIT && t.closings.spares_the_first();
     let stragglers =
-        turned_away >= HABIT && t.lost_in_hold * 10 < t.open.min(turned_away);
+        queued || turned_away >= HABIT && t.lost_in_hold * 10 < t.open.min(turned_away);
     t.lost_in_hold > 0
         && !stragglers
         && (t.lost_in_hold * 100 >= t.open || t.stop == Stop::MaxReached)
@@ -42,22 +53,70 @@ fn ages(draft: Draft, t: &Tally) -> Draft {
     draft.fact("silent when they ended", ages, "FIN or RST from the server (p10, p90)")
 }
 
-/// Connections ended that had been held: after a time of silence, or for new ones.
+/// Connections ended that had been held: all at once, after a time of silence, or for new
+/// ones.
 pub(super) fn ended_while_held(t: &Tally, e: &Evidence) -> Option<Draft> {
-    let dropped_old = t.stop == Stop::Losing;
-    if !dropped_old && !lost_holding(t) {
+    let c = &t.closings;
+    // They live for less time than it takes to prove that they do.
+    let none_stays = t.open == 0
+        && c.aged >= HABIT
+        && c.same_age()
+        && c.aged.saturating_mul(10) >= ended(t).saturating_mul(9);
+    if t.stop != Stop::Losing && !lost_holding(t) && !none_stays {
         return None;
     }
-    // Of an idle timeout's prey some must end in the hold too, if that is long enough.
+    // Of an idle timeout's prey some must end in the hold too, if that is long enough,
+    // and if there is some left.
     #[allow(clippy::cast_precision_loss)]
-    let telling = t.hold_s * 20_000.0 >= t.closings.p50_ms as f64;
-    let draft = match (t.closings.same_age(), lost_holding(t)) {
+    let telling = t.hold_s * 20_000.0 >= c.p50_ms as f64 && t.open > 0;
+    let draft = match (c.same_age(), lost_holding(t)) {
+        _ if c.at_once() && !c.same_age() => at_once(t, e),
         (true, true) => idle_timeout(t, true),
-        (true, false) if !telling => idle_timeout(t, false),
+        (true, false) if !telling => idle_timeout(t, t.open == 0),
         (_, false) if telling => makes_room(t),
         _ => unclear(t),
     };
     Some(ages(draft, t).queue_facts(t, e))
+}
+
+/// All ended at one moment, and the server goes on.
+fn at_once(t: &Tally, e: &Evidence) -> Draft {
+    let c = &t.closings;
+    let (lost, span) = (plural(c.aged, "connection"), after(c.ended_span_ms));
+    let born = after(c.born_span_ms);
+    let ended = e.owners.iter().filter(|o| !o.alive_after).map(|o| &o.process);
+    let dead: Vec<&ProcessView> = e.gone.iter().chain(ended).collect();
+    let draft = if dead.is_empty() {
+        let decides = e.type_there(
+            "its log; and `ps -o pid,lstart,args` shows whether a process of it is younger \
+             than this probe"
+                .into(),
+        );
+        let summary = format!(
+            "{lost} ended within {span}, whatever their age: a process of the server \
+             ended, or it closed them all. It still listens."
+        );
+        Draft::likely(Code::ServerDied, summary).or(Code::ServerEvicts, decides)
+    } else {
+        let summary = format!(
+            "A process of the server ended, and {lost} with it within {span}. The server \
+             still listens."
+        );
+        dead.iter().fold(Draft::certain(Code::ServerDied, summary), |draft, process| {
+            let ProcessView { pid, comm, .. } = process;
+            let source = format!("/proc/{pid}");
+            draft.seen(e, format!("{}[{pid}]", escaped(comm)), "gone", source)
+        })
+    };
+    let pid = dead.first().map_or("PID".into(), |p| p.pid.to_string());
+    let why = format!("see why: its log, journalctl _PID={pid}, dmesg (an OOM kill)");
+    draft
+        .fact(
+            "ended at once",
+            format!("{lost}, established over {born}"),
+            "FIN or RST from the server",
+        )
+        .remedy(e.type_there(why))
 }
 
 /// All ended after the same time, and whatever was dialed.
@@ -69,6 +128,7 @@ fn idle_timeout(t: &Tally, sure: bool) -> Draft {
     let lost = count(t.closings.aged);
     let ended = format!("{lost}, {} of them while holding", count(t.lost_in_hold));
     let decides = "whether they also end while nothing is dialed: --hold 5m";
+    let ended = if t.lost_in_hold == 0 { lost } else { ended };
     let draft = if sure {
         Draft::likely(Code::ServerIdleTimeout, summary)
     } else {
@@ -120,7 +180,8 @@ fn unclear(t: &Tally) -> Draft {
 /// all that ended. A server that turns new ones away keeps the first.
 pub(super) fn evicts(t: &Tally, e: &Evidence) -> Option<Draft> {
     let c = &t.closings;
-    let newest = c.held_after > 0.9 && c.ended_after < 0.1;
+    // What waits in the accept queue is younger than what was turned away.
+    let newest = c.held_after > 0.9 && c.ended_after < 0.1 && !c.spares_the_first();
     let gone = t.elders_open * 10 < t.elders.min(t.open)
         && ended(t).saturating_mul(100) >= t.established;
     let calm = !lost_holding(t) && t.hold_s > 0.0;
@@ -187,14 +248,17 @@ mod tests {
     }
 
     fn aged(p10_ms: u64, p50_ms: u64, p90_ms: u64) -> Closings {
-        let (held_after, ended_after) = (0.5, 0.5);
         Closings {
             aged: 100,
             p10_ms,
             p50_ms,
             p90_ms,
-            held_after,
-            ended_after,
+            older_stay: 0.0,
+            between_stay: 0.5,
+            ended_span_ms: 2_000,
+            born_span_ms: 2_000,
+            held_after: 0.5,
+            ended_after: 0.5,
             ..Closings::default()
         }
     }

@@ -73,6 +73,12 @@ impl Draft {
         self
     }
 
+    /// The remedies, where there are any.
+    pub(super) fn remedies(mut self, remedies: impl IntoIterator<Item = String>) -> Self {
+        self.remedy.extend(remedies);
+        self
+    }
+
     pub(super) fn or(mut self, code: Code, decides: impl Into<String>) -> Self {
         let (code, decides) = (code.as_str().to_owned(), decides.into());
         self.alternatives.push(Alternative { code, decides });
@@ -147,6 +153,17 @@ impl Draft {
         }
         let again = format!("by {} of these", count(t.retransmitted));
         draft.fact("SYN sent again", again, "TCP_INFO: tcpi_total_retrans")
+    }
+
+    /// Adds what is known of phantoms, from the client's side.
+    pub(super) fn phantom_facts(self, t: &Tally) -> Self {
+        let (half, none) = (count(t.half_open), count(t.phantoms));
+        let answers = "keepalives answered by RST or silence";
+        self.fact("half-open phantoms", half, "SYN-ACKs repeated after ESTABLISHED").fact(
+            "phantoms of SYN cookies",
+            none,
+            answers,
+        )
     }
 
     /// Takes back certainty that rests on what a command told too long ago.

@@ -3,9 +3,12 @@
 
 mod client;
 pub mod code;
+mod decide;
 mod drops;
 mod make;
 mod path;
+#[cfg(test)]
+mod properties;
 mod served;
 mod server;
 mod tally;
@@ -81,14 +84,17 @@ fn interrupted(t: &Tally, _: &Evidence) -> Option<Draft> {
 
 fn requested(t: &Tally, _: &Evidence) -> Option<Draft> {
     let there = |s: &ServerCounts| s.accepted + s.queued >= t.open;
+    // A listener that defers hands a connection on when it has waited long enough.
+    let at_last =
+        |s: &ServerCounts| s.deferred > 0 && t.server_after.as_ref().is_some_and(there);
     let all = t.open >= t.max.unwrap_or(0)
         && t.lost_in_hold + t.forgotten == 0
-        && t.server.as_ref().is_none_or(there)
+        && t.server.as_ref().is_none_or(|s| there(s) || at_last(s))
         && (t.asks.is_none() || t.served >= t.open);
     // The last were accepted when patience was over, just before it was counted.
-    let at_last = |s: ServerCounts| t.max.is_some_and(|max| s.accepted >= max);
+    let full = |s: ServerCounts| t.max.is_some_and(|max| s.accepted >= max);
     let reached = t.stop == Stop::MaxReached
-        || t.stop == Stop::Plateau && t.server.is_some_and(at_last);
+        || t.stop == Stop::Plateau && t.server.is_some_and(full);
     (reached && all).then(|| {
         let max = t.max.unwrap_or(t.open);
         let asked = plural(max, "connection");

@@ -1,7 +1,7 @@
 //! Limits of the way between client and server.
 
 use super::make::Draft;
-use super::{Code, Evidence, Stop, Tally};
+use super::{Code, Evidence, Stop, Tally, decide};
 use crate::host::ceilings::CONNTRACK;
 use crate::kernel::errno::name as errno_name;
 use crate::render::{count, plural, shell_word};
@@ -69,11 +69,7 @@ pub(super) fn refused(t: &Tally, e: &Evidence) -> Option<Draft> {
             let draft = Draft::likely(Code::ServerNotListening, summary);
             Some(
                 dials(draft, met)
-                    .or(
-                        Code::PathRejected,
-                        "on the server's host: `ss -tln` shows the listener, and `nft \
-                         list ruleset` a rule that rejects",
-                    )
+                    .or(Code::PathRejected, decide::rules(t))
                     .remedy(format!("{} on the server's host", listing(t))),
             )
         }
@@ -197,8 +193,6 @@ pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
                 .remedy(rule.into()),
         );
     }
-    let decides =
-        "on the server's host: `ss -tln` shows a full queue (Recv-Q above Send-Q)";
     Some(
         Draft::likely(Code::PathFiltered, summary)
             .unanswered_facts(t)
@@ -206,8 +200,9 @@ pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
                 Code::PathUnreachable,
                 "the host is down, or packets are lost: ping, tracepath",
             )
-            .or(Code::ServerAcceptQueue, decides)
-            .remedy(rule.into()),
+            .or(Code::ServerAcceptQueue, decide::queue(t))
+            .remedy(rule.into())
+            .remedies(decide::by_evidence(t, e)),
     )
 }
 

@@ -1,8 +1,8 @@
 //! What a server answers, and how fast.
 
 use super::make::Draft;
-use super::{Code, Evidence, Stop, Tally};
-use crate::render::{count, micros, plural};
+use super::{Code, Evidence, Stop, Tally, decide};
+use crate::render::{count, micros, plural, rate};
 
 /// Why connections are not served, as facts.
 fn reasons(mut draft: Draft, t: &Tally) -> Draft {
@@ -30,8 +30,13 @@ pub(super) fn latency(t: &Tally, _: &Evidence) -> Option<Draft> {
         "The latency of {} is above what was allowed ({}). {beyond}",
         seen.of, seen.limit
     );
+    let draft = Draft::likely(Code::ServerLatency, summary);
+    let draft = match seen.pace_per_s {
+        None => draft,
+        Some(pace) => draft.fact("dialed at", rate(pace), "slowed down for it"),
+    };
     Some(
-        Draft::likely(Code::ServerLatency, summary)
+        draft
             .fact(
                 format!(
                     "{} of {}",
@@ -62,10 +67,7 @@ pub(super) fn forgotten(t: &Tally, _: &Evidence) -> Option<Draft> {
     Some(
         Draft::likely(Code::ServerUnserved, summary)
             .fact("asked again in vain", count(t.forgotten), "--ping")
-            .or(
-                Code::ServerStopped,
-                "on the server's host: T in /proc/PID/stat, or a process that is gone",
-            )
+            .or(Code::ServerStopped, decide::state(t))
             .remedy("see what the server does with idle connections: its log".into()),
     )
 }
@@ -96,23 +98,18 @@ pub(super) fn unserved(t: &Tally, e: &Evidence) -> Option<Draft> {
             .fact("accepted", count(accepted), "sock_diag")
             .fact("answered", count(t.served), "this probe")
     } else {
-        let decides =
-            "on the server's host: ss -tln (a full queue has Recv-Q above Send-Q)";
         let draft = Draft::likely(Code::ServerUnserved, summary).fact(
             "answered",
             count(t.served),
             "this probe",
         );
         if e.sees_server {
-            draft.or(Code::ServerStopped, "T in /proc/PID/stat")
+            draft.or(Code::ServerStopped, decide::state(t))
         } else {
             draft
-                .or(Code::ServerAcceptQueue, decides)
-                .or(
-                    Code::ServerFdLimit,
-                    "on the server's host: ls /proc/PID/fd | wc -l against /proc/PID/limits",
-                )
-                .or(Code::ServerStopped, "on the server's host: T in /proc/PID/stat")
+                .or(Code::ServerAcceptQueue, decide::queue(t))
+                .or(Code::ServerFdLimit, decide::descriptors(t))
+                .or(Code::ServerStopped, decide::state(t))
         }
     };
     let late = t.unserved.get("late_reply").is_some_and(|n| n * 2 > missing);
@@ -121,7 +118,8 @@ pub(super) fn unserved(t: &Tally, e: &Evidence) -> Option<Draft> {
     } else {
         "see what its workers do: their number, their log, strace -f -p PID"
     };
-    Some(reasons(draft, t).queue_facts(t, e).remedy(remedy.into()))
+    let draft = reasons(draft, t).queue_facts(t, e).remedy(remedy.into());
+    Some(if accepted { draft } else { draft.remedies(decide::by_evidence(t, e)) })
 }
 
 #[cfg(test)]
@@ -187,9 +185,11 @@ mod tests {
             met: 400,
             last_us: 61_000,
             samples: 200,
+            pace_per_s: Some(200.0),
         });
         let t = Tally { latency, ..asked(700, Stop::Latency) };
         let verdict = is(&t, &idle(), Code::ServerLatency, Likely);
         assert!(verdict.summary.contains("400 connections held"), "{}", verdict.summary);
+        assert_eq!(verdict.evidence[0].value, "200/s");
     }
 }

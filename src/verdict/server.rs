@@ -1,7 +1,9 @@
 //! Limits of the server, and what its process does.
 
 use super::make::Draft;
-use super::{Code, Evidence, ListenerSeen, OwnerSeen, Stop, Tally, Trial};
+use super::{
+    Code, Evidence, ListenerSeen, OwnerSeen, ServerCounts, Stop, Tally, Trial, decide,
+};
 use crate::host::ceilings::{FILE_MAX, NOFILE_HARD, NOFILE_SOFT};
 use crate::host::process::{ProcessView, UNLIMITED};
 use crate::record::Level;
@@ -62,10 +64,11 @@ pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
     let lost = ended(t);
     let most_lost = t.established > 0 && lost * 10 >= t.established * 9;
     let trial = t.trial == Some(Trial::Refused);
-    (most_lost && (trial || (refused > 0 && t.open == 0))).then(|| {
+    (most_lost && (trial || refused > 0)).then(|| {
         let refused = refused + u64::from(trial);
         let summary = format!(
-            "All {} were lost and new dials are refused.",
+            "{} of {} were lost and new dials are refused.",
+            count(lost),
             plural(t.established, "connection")
         );
         Draft::likely(Code::ServerDied, summary)
@@ -197,9 +200,12 @@ pub(super) fn file_max(t: &Tally, e: &Evidence) -> Option<Draft> {
 
 /// The listener waits for a first byte (TCP_DEFER_ACCEPT) that is never sent.
 pub(super) fn deferred(t: &Tally, e: &Evidence) -> Option<Draft> {
-    let remedy = "TCP_DEFER_ACCEPT (`deferred` in nginx, AcceptFilter in Apache) off";
-    if t.defers && t.half_open > t.held {
-        let waiting = plural(t.half_open, "connection");
+    let remedies = [
+        "send it one: --send TEXT --expect TEXT, or http://… as the target".into(),
+        "or TCP_DEFER_ACCEPT (`deferred` in nginx, AcceptFilter in Apache) off".into(),
+    ];
+    if t.deferred > t.held {
+        let waiting = plural(t.deferred, "connection");
         let summary = format!(
             "The listener defers: {waiting} wait for a first byte, and the application \
              sees none of them."
@@ -207,16 +213,15 @@ pub(super) fn deferred(t: &Tally, e: &Evidence) -> Option<Draft> {
         let seen = "SYN-ACKs repeated, of the first dials too, each made alone";
         return Some(
             Draft::likely(Code::ServerUnserved, summary)
-                .fact("waiting for a byte", count(t.half_open), seen)
-                .or(
-                    Code::ServerAcceptQueue,
-                    "on the server's host: a queue that other clients keep full (ss -tln)",
-                )
-                .remedy(remedy.into()),
+                .fact("waiting for a byte", count(t.deferred), seen)
+                .or(Code::ServerAcceptQueue, decide::queue(t))
+                .remedies(remedies),
         );
     }
-    let s = t.server?;
-    let most = s.deferred > 0 && s.deferred >= s.accepted + s.queued;
+    // What it has handed on by the end of the hold is served as well as any other.
+    let waits = |s: &ServerCounts| s.deferred > 0 && s.deferred >= s.accepted + s.queued;
+    let s = t.server.filter(waits)?;
+    let most = t.server_after.as_ref().is_none_or(waits);
     (most && t.stop != Stop::TimeLimit).then(|| {
         let summary = format!(
             "The listener defers: {} wait in SYN_RECV for a first byte, and the \
@@ -225,16 +230,13 @@ pub(super) fn deferred(t: &Tally, e: &Evidence) -> Option<Draft> {
         );
         Draft::certain(Code::ServerUnserved, summary)
             .seen(e, "in SYN_RECV", count(s.deferred), "sock_diag")
-            .remedy(
-                "TCP_DEFER_ACCEPT (`deferred` in nginx, AcceptFilter in Apache) off"
-                    .into(),
-            )
+            .remedies(remedies)
     })
 }
 
 /// The queue is full, or overflows, and yet accepts go on.
 pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
-    let listener = e.listener.as_ref()?;
+    let Some(listener) = &e.listener else { return slow_from_outside(t, e) };
     let later = t
         .server
         .zip(t.server_after)
@@ -245,7 +247,10 @@ pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
         _ => false,
     };
     let nearly_full = listener.queue_len * 10 >= listener.backlog * 9;
-    if !goes_on || !(listener.is_full() || (nearly_full && listener.drops > 0)) {
+    // What it drops comes again seconds later, so that the queue is not always full.
+    let overflows = t.stop == Stop::TimeLimit && listener.drops * 20 >= t.dialed;
+    let full = listener.is_full() || listener.drops > 0 && (nearly_full || overflows);
+    if !goes_on || !full {
         return None;
     }
     // By the server's table: what is open here may be a phantom.
@@ -257,7 +262,7 @@ pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
     };
     let pace = rate(pace);
     let summary =
-        format!("The server accepts {pace}, and more come: its accept queue stays full.");
+        format!("The server accepts {pace}, and more come: its accept queue overflows.");
     let accepted = t.server.map_or(t.held, |s| s.accepted);
     let draft = if t.server.is_some() {
         Draft::certain(Code::ServerSlowAccept, summary)
@@ -271,10 +276,7 @@ pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
             .fact("accepted when dialing ended", count(accepted), "sock_diag")
             .fact("accepts", pace, "sock_diag, this probe")
             .queue_facts(t, e)
-            .remedy(
-                "accept in a loop until EAGAIN, and let other threads do the work".into(),
-            )
-            .remedy("several listeners: SO_REUSEPORT, one for each thread".into()),
+            .remedies(faster()),
     )
 }
 
@@ -289,6 +291,37 @@ fn longer_queue(listener: &ListenerSeen, e: &Evidence) -> String {
         )),
         None => format!("give listen() a larger backlog than {}", count(each)),
     }
+}
+
+/// What is held grows, and yet many a dial ends as a phantom: the queue is full at times.
+fn slow_from_outside(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let phantoms = t.half_open + t.phantoms;
+    let slow = t.stop == Stop::TimeLimit && t.growth_per_s > 0.0 && t.held > 0;
+    if !slow || e.sees_server || phantoms * 20 < t.established {
+        return None;
+    }
+    #[allow(clippy::cast_precision_loss)]
+    let pace = rate(t.held as f64 / t.duration_s.max(1e-3));
+    let summary = format!(
+        "The server takes {pace}, and more come: {} were phantoms, since its accept queue \
+         was full when their handshake ended.",
+        plural(phantoms, "connection")
+    );
+    Some(
+        Draft::likely(Code::ServerSlowAccept, summary)
+            .fact("held", count(t.held), "this probe")
+            .phantom_facts(t)
+            .or(Code::PathLimitsNew, decide::rules(t))
+            .remedies(faster())
+            .remedies(decide::by_evidence(t, e)),
+    )
+}
+
+fn faster() -> [String; 2] {
+    [
+        "accept in a loop until EAGAIN, and let other threads do the work".into(),
+        "several listeners: SO_REUSEPORT, one for each thread".into(),
+    ]
 }
 
 /// Resets that are the kernel's answer to a full queue (tcp_abort_on_overflow).
@@ -312,7 +345,9 @@ pub(super) fn resets_by_overflow(t: &Tally, e: &Evidence) -> Option<Draft> {
 
 /// New connections are closed, with or without words, or reset.
 pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
-    let young = ended(t).saturating_sub(t.closed_old);
+    // Those that came later and did not stay were turned away, however long they waited.
+    let waited = if t.closings.spares_the_first() { 0 } else { t.closed_old };
+    let young = ended(t).saturating_sub(waited);
     // A few that end for reasons of their own are not a limit.
     if young == 0
         || young * 100 < t.established
@@ -476,14 +511,7 @@ pub(super) fn unknown(t: &Tally, e: &Evidence) -> Draft {
     };
     let mut draft = Draft::possible(Code::ServerAcceptQueue, summary).queue_facts(t, e);
     if confirmed {
-        let (half, none) = (count(t.half_open), count(t.phantoms));
-        draft = draft
-            .fact("half-open phantoms", half, "SYN-ACKs repeated after ESTABLISHED")
-            .fact(
-                "phantoms of SYN cookies",
-                none,
-                "keepalives answered by RST or silence",
-            );
+        draft = draft.phantom_facts(t);
     }
     if e.sees_server && e.listener.is_some() {
         return draft
@@ -495,18 +523,11 @@ pub(super) fn unknown(t: &Tally, e: &Evidence) -> Draft {
             .remedy("see the server's log".into());
     }
     draft
-        .or(
-            Code::ServerFdLimit,
-            "on the server's host: ls /proc/PID/fd | wc -l against /proc/PID/limits",
-        )
-        .or(
-            Code::ServerUnserved,
-            "on the server's host: SYN-RECV rows in `ss -tan` (a listener that defers)",
-        )
-        .or(Code::ServerStopped, "on the server's host: T in /proc/PID/stat")
-        .or(Code::PathLimitsNew, "on the server's host: an empty queue in `ss -tln`")
-        .or(Code::PathConntrack, "on each host between: conntrack -C against its maximum")
-        .remedy(
-            "on the server's host: ss -tln (a full queue has Recv-Q above Send-Q)".into(),
-        )
+        .or(Code::ServerFdLimit, decide::descriptors(t))
+        .or(Code::ServerUnserved, decide::deferring(t))
+        .or(Code::ServerStopped, decide::state(t))
+        .or(Code::PathLimitsNew, decide::rules(t))
+        .or(Code::PathConntrack, decide::tracked())
+        .remedy(decide::queue(t))
+        .remedies(decide::by_evidence(t, e))
 }

@@ -94,8 +94,9 @@ pub struct Tally {
     pub half_open: u64,
     /// Phantoms that a keepalive unmasked.
     pub phantoms: u64,
-    /// Whether the listener was seen to wait for a first byte, from the client's side.
-    pub defers: bool,
+    /// Connections that the listener was seen to defer, from the client's side, when the
+    /// ramp ended: it waits for their first byte.
+    pub deferred: u64,
     /// Of what was held when the ramp ended, how many were lost while holding.
     pub lost_in_hold: u64,
     /// Ended by the server's FIN before it sent a byte.
@@ -189,6 +190,15 @@ pub struct Closings {
     pub p50_ms: u64,
     /// For how long nine of ten had been silent at the most.
     pub p90_ms: u64,
+    /// The share of those still open after the hold that was established before all of
+    /// these.
+    pub older_stay: f64,
+    /// The share of those still open that was established between these.
+    pub between_stay: f64,
+    /// The time in which these ended, but for a tenth at either end, in ms.
+    pub ended_span_ms: u64,
+    /// The time in which they had been established, likewise.
+    pub born_span_ms: u64,
     /// The share of the held that was established after the first of those that ended
     /// while still others were dialed: 0 where new ones are turned away, 1 where old ones
     /// make room.
@@ -198,12 +208,29 @@ pub struct Closings {
     pub ended_after: f64,
 }
 
+/// Connections are of different ages where they came over so long.
+const AGES_MS: u64 = 500;
+
 impl Closings {
     /// Whether all ended after the same time: nine of ten within 20 % of the median.
     #[must_use]
     pub fn same_age(&self) -> bool {
         let spread = self.p90_ms.saturating_sub(self.p10_ms);
         self.aged >= 3 && spread.saturating_mul(5) <= self.p50_ms
+    }
+
+    /// Whether the first stay, and none that came later until all of these had: as where
+    /// new ones wait in a queue to be turned away.
+    #[must_use]
+    pub fn spares_the_first(&self) -> bool {
+        self.older_stay > 0.0 && self.between_stay < 0.05
+    }
+
+    /// Whether all ended at one moment, however old they were.
+    #[must_use]
+    pub fn at_once(&self) -> bool {
+        let times = self.ended_span_ms.saturating_mul(5);
+        self.aged >= 10 && self.born_span_ms >= AGES_MS && times <= self.born_span_ms
     }
 }
 
@@ -219,7 +246,7 @@ pub enum Trial {
 }
 
 /// What was seen of the latency at which dialing was to stop.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Latency {
     /// The limit as it was given: `p99<50ms`.
     pub limit: String,
@@ -231,6 +258,9 @@ pub struct Latency {
     pub last_us: u64,
     /// Of so many samples.
     pub samples: u64,
+    /// The pace to which dialing had slowed down for it, in dials a second; None where it
+    /// had not, or went by a rate.
+    pub pace_per_s: Option<f64>,
 }
 
 /// What the hosts' own tables say.
@@ -244,6 +274,8 @@ pub struct Evidence {
     pub listening_after: bool,
     /// Who holds the listener.
     pub owners: Vec<OwnerSeen>,
+    /// Who held it before the first dial and ended, where it still listened.
+    pub gone: Vec<ProcessView>,
     /// The user whose process owns the listener and cannot be read.
     pub unreadable_owner: Option<String>,
     /// What TcpExt counted in the server's namespace meanwhile.

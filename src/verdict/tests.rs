@@ -1,9 +1,5 @@
 //! The rules of judge, each in the presence of what would point to another.
 
-use proptest::collection::btree_map;
-use proptest::option;
-use proptest::prelude::*;
-
 use super::*;
 use crate::host::counters::TcpExt;
 use crate::host::process::ProcessView;
@@ -29,7 +25,7 @@ pub(super) fn tally(stop: Stop) -> Tally {
         held: 571,
         half_open: 0,
         phantoms: 0,
-        defers: false,
+        deferred: 0,
         asks: None,
         served: 0,
         unserved: [].into(),
@@ -53,7 +49,7 @@ pub(super) fn tally(stop: Stop) -> Tally {
     }
 }
 
-fn process() -> ProcessView {
+pub(super) fn process() -> ProcessView {
     ProcessView {
         pid: 4711,
         tid: 4711,
@@ -305,226 +301,5 @@ fn without_the_servers_side_nothing_of_it_is_certain() {
     let others: Vec<&str> = verdict.alternatives.iter().map(|a| &*a.code).collect();
     for code in [Code::ServerFdLimit, Code::ServerStopped, Code::PathLimitsNew] {
         assert!(others.contains(&code.as_str()), "{code} is not among {others:?}");
-    }
-}
-
-/// What a client may call certain though it sees nothing of the server's host: limits
-/// of its own, what it was told to do, and answers that can mean one thing only.
-const CERTAIN_FROM_OUTSIDE: &[Code] = &[
-    Code::Requested,
-    Code::Interrupted,
-    Code::TimeLimit,
-    Code::ClientFdTable,
-    Code::ClientFileMax,
-    Code::ClientPorts,
-    Code::ClientMemory,
-    Code::ClientCpu,
-    // ENETUNREACH, EACCES, EPERM; ENOENT of a socket file.
-    Code::PathUnreachable,
-    Code::PathRejected,
-    Code::ServerNotListening,
-];
-
-fn stops() -> impl Strategy<Value = Stop> {
-    prop::sample::select(vec![
-        Stop::MaxReached,
-        Stop::Plateau,
-        Stop::Interrupted,
-        Stop::TimeLimit,
-        Stop::AllFailed,
-        Stop::ServerGone,
-        Stop::Losing,
-        Stop::NoTuples,
-        Stop::TablesFull,
-        Stop::NoFiles,
-        Stop::NoMemory,
-        Stop::MemoryFloor,
-        Stop::Latency,
-    ])
-}
-
-/// A count: often none or few, sometimes more than any host has.
-fn counts() -> impl Strategy<Value = u64> {
-    prop_oneof![Just(0), 0..2_000_u64, Just(1 << 50)]
-}
-
-prop_compose! {
-    fn server_counts()(n in prop::array::uniform4(counts())) -> ServerCounts {
-        let [accepted, queued, deferred, phantoms] = n;
-        ServerCounts { accepted, queued, deferred, half_open: phantoms / 2, phantoms }
-    }
-}
-
-prop_compose! {
-    /// What was asked and answered, and what ended.
-    fn exchanges()(
-        asks in option::of(Just("what --send says".to_owned())),
-        n in prop::array::uniform4(counts()),
-        unserved in btree_map("no_reply|late_reply|http_5[0-9]{2}", counts(), 0..3),
-        ages in prop::array::uniform4(counts()),
-        shares in prop::array::uniform2(0.0..=1.0_f64),
-        trial in option::of(prop::sample::select(vec![
-            Trial::Answered, Trial::Refused, Trial::Silent,
-        ])),
-        hold_s in 0.0..1e6_f64,
-        met in option::of(counts()),
-        server_after in option::of(server_counts()),
-    ) -> Tally {
-        let [aged, p10_ms, p50_ms, p90_ms] = ages;
-        let [held_after, ended_after] = shares;
-        let latency = met.map(|met| Latency {
-            limit: "p99<50ms".into(), of: "replies", met, last_us: 51_000, samples: 200,
-        });
-        Tally {
-            asks, served: n[0], forgotten: n[1], closed_answered: n[2], phantoms: n[3],
-            unserved, trial, hold_s, latency, server_after,
-            closings: Closings {
-                aged,
-                p10_ms,
-                p50_ms,
-                p90_ms,
-                held_after,
-                ended_after,
-                ..Closings::default()
-            },
-            ..tally(Stop::Plateau)
-        }
-    }
-}
-
-prop_compose! {
-    fn tallies()(
-        stop in stops(),
-        exchange in exchanges().prop_map(Box::new).boxed(),
-        rate_per_s in option::of(1.0..1e7_f64),
-        is_unix: bool,
-        n in prop::array::uniform16(counts()),
-        max in option::of(counts()),
-        server in option::of(server_counts()),
-        errors in btree_map(prop::sample::select(vec![
-            libc::ECONNREFUSED, libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES,
-            libc::ENOENT, libc::EAGAIN, libc::EPROTOTYPE, libc::EINVAL, libc::ENOBUFS,
-        ]), counts(), 0..3),
-        words in prop::collection::vec("[a-zA-Z\\-\\r\\n ]{0,30}", 0..3),
-        tables_allowed in option::of(1_u64..4),
-        growth_per_s in -1e9..1e9_f64,
-    ) -> Tally {
-        Tally {
-            stop, is_unix, max, dialed: n[0], established: n[1], errors, unanswered: n[2],
-            looked_at: n[3], retransmitted: n[4], silent: n[5], open: n[6], server,
-            held: n[7], lost_in_hold: n[8], closed_silent: n[9],
-            closed_after_words: n[10], closed_reset: n[11], elders_open: n[13], closed_old: n[12], words,
-            growth_per_s,
-            level: if server.is_some() { Level::Accepted } else { Level::Established },
-            client: Client {
-                fd_limit_hard: n[13], ports_per_source: n[14], skipped: n[15],
-                tables_allowed, rate_per_s, late_max_us: n[0], ..Client::default()
-            },
-            ..*exchange
-        }
-    }
-}
-
-prop_compose! {
-    fn owners()(
-        pid in 1..4_u32,
-        thread: bool,
-        state in prop::sample::select(vec!['S', 'R', 'T', 't', 'Z']),
-        open_fds in option::of(counts()),
-        nofile_soft in option::of(prop_oneof![counts(), Just(u64::MAX)]),
-        nofile_hard in option::of(prop_oneof![counts(), Just(u64::MAX)]),
-        alive_after: bool,
-    ) -> OwnerSeen {
-        let tid = pid + 10 * u32::from(thread);
-        let process =
-            ProcessView { pid, tid, state, open_fds, nofile_soft, nofile_hard, ..process() };
-        OwnerSeen { process, alive_after }
-    }
-}
-
-prop_compose! {
-    fn listeners()(n in prop::array::uniform5(counts())) -> ListenerSeen {
-        let [members, backlog, queue_len, queue_peak, drops] = n;
-        let members = members.min(64);
-        ListenerSeen {
-            address: "127.0.0.1:8080".into(), members, backlog, queue_len, queue_peak, drops,
-        }
-    }
-}
-
-prop_compose! {
-    fn seen()(
-        listener in option::of(listeners()),
-        listening_after: bool,
-        owners in prop::collection::vec(owners(), 0..3),
-        hidden: bool,
-        overflows in option::of(counts()),
-        abort_on_overflow in option::of(any::<bool>()),
-        conntrack in option::of((counts(), counts())),
-        file_nr in option::of((counts(), counts())),
-        client_conntrack in option::of((counts(), counts())),
-    ) -> Evidence {
-        let counters = overflows
-            .map(|listen_overflows| TcpExt { listen_overflows, ..TcpExt::default() });
-        Evidence {
-            sees_server: true, listener, listening_after, owners, counters,
-            unreadable_owner: hidden.then(|| "uid 0".into()),
-            abort_on_overflow, conntrack, client_conntrack, file_nr, ..Evidence::default()
-        }
-    }
-}
-
-/// What is seen of the server's host, and what where it is not seen at all.
-fn evidences() -> impl Strategy<Value = Evidence> {
-    let unseen = option::of((counts(), counts())).prop_map(|file_nr| Evidence {
-        file_nr,
-        client_conntrack: file_nr,
-        ..Evidence::default()
-    });
-    prop_oneof![3 => seen(), 1 => unseen]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    #[test]
-    fn whatever_was_counted_a_verdict_is_one_of_the_catalogue(
-        t in tallies().boxed(), e in evidences().boxed(),
-    ) {
-        let verdict = judge(&t, &e);
-        prop_assert!(Code::ALL.iter().any(|code| code.as_str() == verdict.code));
-        prop_assert!(verdict.summary.ends_with('.'), "{}", verdict.summary);
-        prop_assert!(!verdict.remedy.is_empty() || verdict.code == "interrupted");
-        // A number that went below zero is this long.
-        let texts = verdict.evidence.iter().map(|fact| &fact.value);
-        for text in texts.chain([&verdict.summary]).chain(&verdict.remedy) {
-            prop_assert!(!text.contains("18,446,74"), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_certain_says_what_else_it_could_be(t in tallies().boxed(), e in evidences().boxed()) {
-        let verdict = judge(&t, &e);
-        let named = !verdict.alternatives.is_empty();
-        prop_assert_eq!(verdict.confidence != Certain, named, "{:?}", verdict);
-        for other in &verdict.alternatives {
-            prop_assert!(other.code != verdict.code && !other.decides.is_empty());
-            prop_assert!(Code::ALL.iter().any(|code| code.as_str() == other.code));
-        }
-    }
-
-    #[test]
-    fn certain_is_what_a_kernel_said_or_what_can_mean_one_thing_only(
-        t in tallies().boxed(), e in evidences().boxed(),
-    ) {
-        let verdict = judge(&Tally { server: t.server.filter(|_| e.sees_server), ..t }, &e);
-        if verdict.confidence == Certain && !e.sees_server {
-            let known = CERTAIN_FROM_OUTSIDE.iter().any(|c| c.as_str() == verdict.code);
-            prop_assert!(known, "{verdict:?}");
-        }
-        if verdict.confidence == Certain {
-            let words = ["requested", "interrupted"].contains(&verdict.code.as_str());
-            prop_assert!(words || !verdict.evidence.is_empty(), "{verdict:?}");
-        }
     }
 }

@@ -1,5 +1,8 @@
 //! Limits of the probe's own side: never blamed on the server.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 use crate::fixtures::Server;
@@ -95,4 +98,48 @@ fn a_soft_limit_is_raised_to_the_hard_one_first() {
     let outcome = probe.with(&["--fd-tables", "1", "--max", "300"]).run();
     outcome.is("requested", "certain");
     outcome.holds(300);
+}
+
+/// /proc, but that the table of tracked connections is full. (The real maximum is one for
+/// all namespaces of the machine.)
+fn proc_with_full_conntrack(at: &Path) {
+    let link_all_but = |from: &str, to: &Path, but: &str| {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().filter_map(Result::ok) {
+            let name = entry.file_name();
+            let of_others = name.to_str().is_some_and(|n| n.parse::<u32>().is_ok());
+            if name != but && !of_others {
+                symlink(entry.path(), to.join(&name)).unwrap();
+            }
+        }
+    };
+    link_all_but("/proc", at, "sys");
+    link_all_but("/proc/sys", &at.join("sys"), "net");
+    link_all_but("/proc/sys/net", &at.join("sys/net"), "netfilter");
+    let netfilter = at.join("sys/net/netfilter");
+    fs::create_dir_all(&netfilter).unwrap();
+    for name in ["nf_conntrack_count", "nf_conntrack_max"] {
+        fs::write(netfilter.join(name), "262144\n").unwrap();
+    }
+}
+
+#[test]
+fn its_own_table_of_tracked_connections_is_full() {
+    for evidence in ["auto", "none"] {
+        let Some(netns) = Netns::new() else { return };
+        let server = Server::start_in(&netns, &["--listen", "127.0.0.1:2000"]);
+        // As a full table does it: no packet of a further connection gets through.
+        netns.filter("tcp dport 2000 ct state new ct count over 60 drop");
+        let root = tempfile::tempdir().unwrap();
+        proc_with_full_conntrack(root.path());
+        let probe = Probe::of(&server.address).inside(&netns);
+        let root = root.path().to_str().unwrap();
+        let outcome = probe.with(&["--proc-root", root, "--evidence", evidence]).run();
+        outcome.is("client.conntrack", "likely");
+        assert_eq!(outcome.held(), 60, "{outcome}");
+        assert_eq!(outcome.fact("tracked connections"), "262,144 of 262,144");
+        let remedy = "sysctl -w net.netfilter.nf_conntrack_max=1048576 (root)";
+        assert_eq!(outcome.remedies()[0], remedy);
+        assert_eq!(outcome.alternatives(), ["path.limits_new"]);
+    }
 }

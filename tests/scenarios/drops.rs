@@ -4,6 +4,7 @@ use rustix::process::Signal;
 
 use super::ends::until_phase;
 use crate::fixtures::Server;
+use crate::fixtures::foreign::Foreign;
 
 #[test]
 fn an_idle_timeout_is_found_with_its_time_while_holding() {
@@ -30,6 +31,73 @@ fn an_idle_timeout_is_found_while_dialing_too() {
     outcome.is("server.idle_timeout", "likely");
     // It stopped soon after the first of those that it held were dropped.
     assert!(outcome.count("dialed") < 150, "{outcome}");
+}
+
+#[test]
+fn an_idle_timeout_shorter_than_the_proof_is_found_from_outside() {
+    for time in ["700ms", "2s"] {
+        let server = Server::apart(&["--idle-timeout", time]);
+        let outside = ["--evidence", "none", "--max", "50", "--hold", "3s"];
+        let outcome = server.probe().with(&outside).run();
+        outcome.is("server.idle_timeout", "likely");
+        let words = if time == "2s" { "silent for 2." } else { "silent for 0." };
+        assert!(outcome.summary().contains(words), "{outcome}");
+        assert_eq!(outcome.held(), 0, "{outcome}");
+    }
+}
+
+#[test]
+fn what_waited_to_be_turned_away_was_never_held() {
+    // It takes 50 a second of 100, and closes all but the first 20: after seconds.
+    let slow = ["--accept-delay", "20ms", "--backlog", "1000"];
+    let closes = ["--max-connections", "20", "--beyond", "close"];
+    let server = Server::apart(&[&slow[..], &closes[..]].concat());
+    for evidence in ["auto", "none"] {
+        let slowly = ["--rate", "100", "--patience", "5s", "--time-limit", "6s"];
+        let probe = server.probe().with(&slowly);
+        let outcome = probe.with(&["--evidence", evidence]).run();
+        assert_eq!(outcome.code(), "server.closes_new", "{outcome}");
+        // From outside what still waits is not told from what was accepted.
+        let all = if evidence == "auto" { 20 } else { 600 };
+        assert!((20..=all).contains(&outcome.held()), "{outcome}");
+        assert!(outcome.number("/result/ended/p90_ms") > 1_000, "{outcome}");
+    }
+}
+
+/// Two processes take turns to accept; one of them ends after 3 s.
+const HALF_DIES: &str = "
+s = listener(1024)
+s.settimeout(0.05)
+ready(s)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+end = time.time() + (3 if os.fork() == 0 else 1e9)
+if end < 1e9:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+held = []
+while time.time() < end:
+    try:
+        held.append(s.accept())
+        time.sleep(0.01)
+    except TimeoutError:
+        pass
+os._exit(1)";
+
+#[test]
+fn a_process_that_ends_takes_its_connections_with_it() {
+    for (evidence, confidence) in [("auto", "certain"), ("none", "likely")] {
+        let server = Foreign::start(HALF_DIES);
+        let slowly = ["--rate", "100", "--time-limit", "20s", "--patience", "5s"];
+        let outcome = server.probe().with(&slowly).with(&["--evidence", evidence]).run();
+        outcome.is("server.died", confidence);
+        assert!(outcome.summary().contains("still listens"), "{outcome}");
+        assert!(outcome.fact("ended at once").contains("established over"), "{outcome}");
+        // It stopped loading a server that drops what it holds.
+        assert!(outcome.count("dialed") < 500, "{outcome}");
+        match evidence {
+            "auto" => assert_eq!(outcome.fact("python3["), "gone", "{outcome}"),
+            _ => assert_eq!(outcome.alternatives(), ["server.evicts"], "{outcome}"),
+        }
+    }
 }
 
 #[test]
@@ -73,6 +141,18 @@ fn a_slow_accept_is_told_from_none() {
     // One in 20 ms is 50 a second: phantoms are not among them.
     assert!(outcome.held() <= 50 * 3, "{outcome}");
     assert!(!outcome.fact("dropped at this listener").is_empty());
+}
+
+#[test]
+fn a_slow_accept_is_found_from_outside_by_its_phantoms() {
+    let server = Server::apart(&["--accept-delay", "5ms", "--backlog", "16"]);
+    let outside = ["--evidence", "none", "--time-limit", "6s"];
+    let outcome = server.probe().with(&outside).run();
+    outcome.is("server.slow_accept", "likely");
+    assert_eq!(outcome.level(), "confirmed", "{outcome}");
+    // 200 a second at the most, and what waits in the queue.
+    assert!((100..=200 * 8).contains(&outcome.held()), "{outcome}");
+    assert_eq!(outcome.alternatives(), ["path.limits_new"], "{outcome}");
 }
 
 #[test]

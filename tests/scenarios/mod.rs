@@ -3,6 +3,8 @@
 
 mod backlog;
 mod client;
+mod confirmation;
+mod deferred;
 mod drops;
 mod ends;
 mod foreign;

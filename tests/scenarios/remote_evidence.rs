@@ -199,6 +199,26 @@ fn a_server_that_dies_is_seen_to_by_the_command() {
     server.ended();
 }
 
+#[test]
+fn a_clock_that_is_wrong_by_hours_makes_no_difference() {
+    let Some((here, there)) = Netns::linked() else { return };
+    let _server = serve(&there, &["--fd-limit", "100", "--backlog", "20"]);
+    for hours in [-5, 3] {
+        let shift = format!(
+            "import json, sys\nfor line in sys.stdin:\n    s = json.loads(line)\n    \
+             s['clock_unix_us'] += {hours} * 3600 * 10**6\n    print(json.dumps(s), \
+             flush=True)"
+        );
+        let evidence = format!("{} | python3 -c \"{shift}\"", telling(&there, COUNTED));
+        let outcome = probed(&here, "400", &evidence);
+        outcome.is("server.fd_limit", "certain");
+        assert_eq!(outcome.warnings(), ["evidence_count_from"], "{outcome}");
+        let offset = &outcome.run["target"]["seen_by"]["clock_offset_max_us"];
+        let offset_h = offset.as_f64().unwrap() / 3.6e9;
+        assert!((offset_h + f64::from(hours)).abs() < 0.01, "{outcome}");
+    }
+}
+
 /// Fails the test unless the probe went on by itself, and said why once.
 #[track_caller]
 fn is_from_outside(outcome: &Outcome, warning: &str) {

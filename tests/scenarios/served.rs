@@ -237,6 +237,17 @@ fn latency_that_grows_with_the_count_ends_it_where_it_was_still_met() {
     assert!(outcome.summary().contains("p50<40ms"), "{outcome}");
 }
 
+/// As fast as it goes the answers of so slow a server take 100 ms; at a pace that it can
+/// keep they take one.
+#[test]
+fn latency_that_the_load_makes_is_none_of_the_count() {
+    let server = answers("time.sleep(3e-4); return b'x'");
+    let limit = ["--stop-at-latency", "p50<30ms", "--max", "1500"];
+    let outcome = server.probe().with(&["--send", "x"]).with(&limit).run();
+    outcome.is("requested", "certain");
+    serves(&outcome, 1500);
+}
+
 #[test]
 fn latency_is_met_up_to_all_that_was_asked_for() {
     let server = Server::apart(&["--speak", "echo"]);

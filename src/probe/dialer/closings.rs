@@ -9,7 +9,7 @@ use socket2::SockRef;
 use super::super::conns::{Proof, Reply};
 use super::super::plan::Close;
 use super::super::shared::{Phase, bump, drop_one, lock};
-use super::Dialer;
+use super::{Dialer, FIRST};
 use crate::kernel::fd_table::LocalFd;
 
 /// Lifetimes are told apart up to a day, to 1 %.
@@ -34,26 +34,29 @@ pub struct Closings {
     pub silent_ms: Option<Histogram<u64>>,
     /// When those that ended while others were still dialed had been established, in µs
     /// since the start and modulo 2^32.
-    pub ended_since_us: Sample,
+    pub ended_since_us: Sample<u32>,
+    /// When those that had been held for a while ended, and when they had been
+    /// established, in ms since the start and modulo 2^32.
+    pub lives_ms: Sample<(u32, u32)>,
 }
 
 /// An even sample of moments, of bounded size.
 #[derive(Debug, Clone)]
-pub struct Sample {
-    kept: Vec<u32>,
+pub struct Sample<T> {
+    kept: Vec<T>,
     every: u32,
     seen: u32,
 }
 
-impl Default for Sample {
+impl<T> Default for Sample<T> {
     fn default() -> Self {
         Self { kept: Vec::new(), every: 1, seen: 0 }
     }
 }
 
-impl Sample {
+impl<T> Sample<T> {
     /// Adds a moment.
-    pub fn push(&mut self, moment: u32) {
+    pub fn push(&mut self, moment: T) {
         if self.seen.is_multiple_of(self.every) {
             self.kept.push(moment);
         }
@@ -70,13 +73,13 @@ impl Sample {
 
     /// Those that are kept, in the order in which they came.
     #[must_use]
-    pub fn kept(&self) -> &[u32] {
+    pub fn kept(&self) -> &[T] {
         &self.kept
     }
 }
 
-impl FromIterator<u32> for Sample {
-    fn from_iter<I: IntoIterator<Item = u32>>(moments: I) -> Self {
+impl<T> FromIterator<T> for Sample<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(moments: I) -> Self {
         let mut sample = Self::default();
         moments.into_iter().for_each(|moment| sample.push(moment));
         sample
@@ -84,10 +87,17 @@ impl FromIterator<u32> for Sample {
 }
 
 impl Closings {
-    /// Notes the end of a connection that had been silent for so long; `since_us` is
-    /// given where dialing still goes on.
-    pub(super) fn note(&mut self, silent_ms: u32, since_us: Option<u32>) {
+    /// Notes the end of a connection that had been silent for so long; `life_ms` is when
+    /// it ended and when it had been established; `since_us` is given where dialing still
+    /// goes on.
+    pub(super) fn note(
+        &mut self,
+        silent_ms: u32,
+        life_ms: (u32, u32),
+        since_us: Option<u32>,
+    ) {
         if silent_ms >= NEVER_HELD_MS {
+            self.lives_ms.push(life_ms);
             let histogram = self.silent_ms.get_or_insert_with(|| up_to(LIFETIME_MAX_MS));
             histogram.saturating_record(u64::from(silent_ms));
         }
@@ -116,9 +126,10 @@ impl Dialer {
     #[allow(clippy::cast_possible_truncation)] // modulo 2^32, as `Conn::since` says
     pub(super) fn closed(&mut self, place: u32, now: u64, kind: &AtomicU64) {
         let Some(conn) = self.conns.get(place) else { return };
-        let lived_ms = ((now / 1000) as u32).wrapping_sub(conn.since);
+        let now_ms = (now / 1000) as u32;
+        let (since_ms, lived_ms) = (conn.since, now_ms.wrapping_sub(conn.since));
         let (proof, reply, asked) = (conn.proof, conn.reply, conn.asked);
-        let elder = self.elders.contains(&place);
+        let elder = self.elders.get(&place).copied();
         self.forget(place);
         let g = &self.gauges;
         if proof == Proof::Probing && std::ptr::eq(kind, &raw const g.closed_reset) {
@@ -128,8 +139,11 @@ impl Dialer {
             bump(kind);
             if lived_ms >= YOUNG_MS {
                 bump(&g.closed_old);
-                if elder {
-                    bump(&g.elders_lost);
+                if reply.is_served() {
+                    bump(&g.closed_served);
+                }
+                if elder.is_some_and(|nth| nth < FIRST) {
+                    bump(&g.first_lost);
                 }
             }
             if reply == Reply::AskedAgain {
@@ -147,7 +161,8 @@ impl Dialer {
             let asked_ms = (now as u32).wrapping_sub(asked) / 1000;
             let dialing = self.shared.phase() == Phase::Fill;
             let silent_ms = if pings { asked_ms } else { lived_ms };
-            self.closings.note(silent_ms, dialing.then_some(asked));
+            let life_ms = (now_ms, since_ms);
+            self.closings.note(silent_ms, life_ms, dialing.then_some(asked));
         }
     }
 
@@ -167,7 +182,7 @@ impl Dialer {
             self.close(fd);
         }
         let g = &self.gauges;
-        if self.elders.remove(&place) {
+        if self.elders.remove(&place).is_some() {
             drop_one(&g.elders_open);
         }
         match proof {
@@ -194,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_sample_stays_small_and_even() {
-        let sample: Sample = (0..100_000).collect();
+        let sample: Sample<u32> = (0..100_000).collect();
         assert!((512..SAMPLE_MAX).contains(&sample.kept().len()));
         let gaps: Vec<u32> = sample.kept().windows(2).map(|w| w[1] - w[0]).collect();
         assert!(gaps.iter().all(|gap| *gap == gaps[0]), "{gaps:?}");
@@ -203,9 +218,10 @@ mod tests {
     #[test]
     fn what_was_never_held_has_no_lifetime() {
         let mut closings = Closings::default();
-        closings.note(5, Some(1));
-        assert!(closings.silent_ms.is_none());
-        closings.note(2000, None);
+        closings.note(5, (9, 4), Some(1));
+        assert!(closings.silent_ms.is_none() && closings.lives_ms.kept().is_empty());
+        closings.note(2000, (2004, 4), None);
+        assert_eq!(closings.lives_ms.kept(), [(2004, 4)]);
         assert_eq!(closings.silent_ms.map(|h| h.len()), Some(1));
         assert_eq!(closings.ended_since_us.kept(), [1]);
     }

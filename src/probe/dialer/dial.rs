@@ -53,7 +53,7 @@ impl Dialer {
             if now < self.not_before_us {
                 return Ok(self.not_before_us - now);
             }
-            let scouting = self.shared.scouting();
+            let scouting = self.shared.habit.scouting();
             if scouting && (!self.is_first || in_flight > 0) {
                 return Ok(SCOUTED_US);
             }

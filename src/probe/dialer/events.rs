@@ -107,7 +107,7 @@ impl Dialer {
         g.established_at_us.store(now, Relaxed);
         bump(&g.open);
         if g.elders.load(Relaxed) < ELDERS {
-            self.elders.insert(place);
+            self.elders.insert(place, g.elders.load(Relaxed));
             bump(&g.elders);
             bump(&g.elders_open);
         }

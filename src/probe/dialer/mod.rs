@@ -10,7 +10,7 @@ mod events;
 mod serve;
 mod settle;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,6 +34,9 @@ const EVENTS: usize = 512;
 /// Of so many of its first connections a dialer knows whether they are open: a server
 /// that turns new ones away keeps them, one that evicts the oldest does not.
 pub const ELDERS: u64 = 64;
+/// A server that turns new ones away may let them wait for a while before; the very first
+/// are not among these, unless it holds next to none.
+pub const FIRST: u64 = 16;
 /// Descriptors of a table beside the connections: 0, 1, 2 and the epoll.
 const FIXED_FDS: u64 = 4;
 /// Descriptors of a table that dialers share with the rest of the process which they
@@ -58,6 +61,12 @@ pub struct Report {
     /// When some of the held connections were established, in µs since the start and
     /// modulo 2^32.
     pub held_since_us: Vec<u32>,
+    /// When some of those still open after the hold were established, in ms since the
+    /// start and modulo 2^32.
+    pub left_since_ms: Vec<u32>,
+    /// Of the confirmed, those so young that the listener still waited for their first
+    /// byte, by its habit: when dialing ended, and now.
+    pub deferred: (u64, u64),
 }
 
 /// What TCP_INFO says of dials that were never answered.
@@ -101,8 +110,8 @@ pub struct Dialer {
     pending: VecDeque<(u32, u32)>,
     /// The first words of servers whose connections are still open.
     said: HashMap<u32, Vec<u8>>,
-    /// The places of the first connections that are still open.
-    elders: HashSet<u32>,
+    /// The places of the first connections that are still open, with their number.
+    elders: HashMap<u32, u64>,
     kernel_ports: bool,
     not_before_us: u64,
     pause_us: u64,
@@ -112,6 +121,8 @@ pub struct Dialer {
     serving: Serving,
     closings: Closings,
     unanswered: Unanswered,
+    /// When it first reported, in ms since the start and modulo 2^32.
+    told_ms: u32,
     /// The first descriptor that it leaves to others.
     fds_end: u64,
     table: Option<OwnTable>,
@@ -148,7 +159,7 @@ impl Dialer {
             share: Share::default(),
             pending: VecDeque::new(),
             said: HashMap::new(),
-            elders: HashSet::new(),
+            elders: HashMap::new(),
             kernel_ports: false,
             not_before_us: 0,
             pause_us: 0,
@@ -157,13 +168,14 @@ impl Dialer {
             serving: Serving::default(),
             closings: Closings::default(),
             unanswered: Unanswered::default(),
+            told_ms: 0,
             fds_end,
             table,
         })
     }
 
-    /// Works until the phase is [`Phase::Drain`]; reports when it settles, and again when
-    /// it has looked at all it holds once more.
+    /// Works until the phase is [`Phase::Drain`]; reports when it settles, and again after
+    /// the hold.
     ///
     /// # Errors
     /// What epoll_wait(2) gives; all connections are closed then.
@@ -180,10 +192,7 @@ impl Dialer {
                 }
                 match phase {
                     Phase::Settle => self.tell(report),
-                    Phase::Recheck => {
-                        self.recheck();
-                        self.tell_closings(report);
-                    }
+                    Phase::Recheck => self.tell_again(report),
                     Phase::Drain => {
                         self.drain();
                         return Ok(());

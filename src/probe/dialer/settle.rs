@@ -6,10 +6,14 @@ use std::sync::mpsc::Sender;
 
 use rustix::fs::fstat;
 
-use super::super::conns::{Proof, State};
+use super::super::conns::{Conn, Proof, State};
 use super::super::shared::{bump, drop_one};
 use super::{ClientEnd, Dialer, Report, Sample};
 use crate::kernel::tcp_info::TcpInfo;
+
+/// What a listener may take to hand a connection on when it has waited long enough: its
+/// timers are coarse, and the packets have a way to go.
+const TAKEN_MS: u64 = 700;
 
 /// Unanswered dials whose TCP_INFO is read when the ramp ends.
 const UNANSWERED_LOOKED_AT: u64 = 32;
@@ -39,27 +43,58 @@ impl Dialer {
     }
 
     /// Tells what was seen, and describes some of what is held.
-    pub(super) fn tell(&self, report: &Sender<Report>) {
+    pub(super) fn tell(&mut self, report: &Sender<Report>) {
+        self.told_ms = self.now_ms();
         let (unanswered, ends) = (self.unanswered, self.client_ends());
         let open = self.conns.iter().filter(|(_, c)| c.state != State::Connecting);
-        let held: Sample = open.map(|(_, conn)| conn.asked).collect();
-        let held_since_us = held.kept().to_vec();
-        let closings = self.closings.clone();
+        let held: Sample<u32> = open.map(|(_, conn)| conn.asked).collect();
+        let (closings, held_since_us) = (self.closings.clone(), held.kept().to_vec());
+        let told =
+            Report { unanswered, ends, closings, held_since_us, ..Report::default() };
         // Whoever asked has gone only if the probe has ended.
-        let _ = report.send(Report { unanswered, ends, closings, held_since_us });
+        let _ = report.send(told);
     }
 
-    /// Tells what ended, once more.
-    pub(super) fn tell_closings(&self, report: &Sender<Report>) {
+    /// Tells what has become of it.
+    pub(super) fn tell_again(&self, report: &Sender<Report>) {
         let closings = self.closings.clone();
-        let _ = report.send(Report { closings, ..Report::default() });
+        let deferred = (self.deferred(self.told_ms), self.deferred(self.now_ms()));
+        let left: Sample<u32> = self.conns.iter().map(|(_, conn)| conn.since).collect();
+        let left_since_ms = left.kept().to_vec();
+        let _ = report.send(Report {
+            closings,
+            deferred,
+            left_since_ms,
+            ..Report::default()
+        });
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // modulo 2^32, as `Conn::since` says
+    fn now_ms(&self) -> u32 {
+        (self.shared.now_us() / 1000) as u32
+    }
+
+    /// What was established after this ms still waits at a listener that defers; None
+    /// where none is known to.
+    fn deferred_since(&self, at_ms: u32) -> Option<u32> {
+        let waits_ms = self.shared.habit.waits_s()?.saturating_mul(1000) + TAKEN_MS;
+        Some(at_ms.wrapping_sub(u32::try_from(waits_ms).unwrap_or(u32::MAX / 2)))
+    }
+
+    /// Confirmed ones that are still deferred at this ms.
+    fn deferred(&self, at_ms: u32) -> u64 {
+        let Some(since) = self.deferred_since(at_ms) else { return 0 };
+        let waiting = |conn: &Conn| conn.proof == Proof::True && is_deferred(conn, since);
+        self.conns.iter().filter(|(_, conn)| waiting(conn)).count() as u64
     }
 
     fn client_ends(&self) -> Vec<ClientEnd> {
         let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         let tcp = self.shared.tuples.is_some();
+        let since = self.deferred_since(self.told_ms);
         let held = self.conns.iter().filter(|(_, conn)| {
-            let proven = !self.shared.confirm || conn.proof == Proof::True;
+            let taken = since.is_none_or(|since| !is_deferred(conn, since));
+            let proven = !self.shared.confirm || conn.proof == Proof::True && taken;
             conn.state != State::Connecting && proven
         });
         let ends = held.take(self.shared.pairs).filter_map(|(_, conn)| {
@@ -86,4 +121,9 @@ impl Dialer {
         }
         self.publish();
     }
+}
+
+/// Whether it is silent, and was established after this ms.
+fn is_deferred(conn: &Conn, since: u32) -> bool {
+    conn.state == State::Open && conn.since.wrapping_sub(since) < u32::MAX / 2
 }

@@ -1,0 +1,96 @@
+//! What decides between verdicts that look the same from a client: commands for the
+//! server's host.
+
+use super::{Evidence, Tally};
+
+/// `sport = :8080`, as ss(8) selects the target's port; None of a unix socket.
+fn port(t: &Tally) -> Option<&str> {
+    let port = t.target.rsplit_once(':').map(|(_, port)| port);
+    port.filter(|port| !t.is_unix && port.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// `ss -tln 'sport = :8080'`, with those flags; `ss -xl` of a unix socket.
+fn ss(t: &Tally, flags: &str) -> String {
+    match port(t) {
+        Some(port) => format!("ss -{flags} 'sport = :{port}'"),
+        None => format!("ss -xl{}", if flags.contains('p') { "p" } else { "" }),
+    }
+}
+
+fn there(t: &Tally, command: &str) -> String {
+    if t.is_unix {
+        command.to_owned()
+    } else {
+        format!("on the server's host: {command}")
+    }
+}
+
+/// Whether the accept queue is full.
+pub(super) fn queue(t: &Tally) -> String {
+    let ss = ss(t, "tln");
+    there(t, &format!("{ss} (a full queue has Recv-Q above Send-Q)"))
+}
+
+/// Whether the server has descriptors left.
+pub(super) fn descriptors(t: &Tally) -> String {
+    let ss = ss(t, "tlnp");
+    there(t, &format!("ls /proc/PID/fd | wc -l; grep files /proc/PID/limits (PID: {ss})"))
+}
+
+/// Whether the server is stopped.
+pub(super) fn state(t: &Tally) -> String {
+    let ss = ss(t, "tlnp");
+    there(t, &format!("grep State /proc/PID/status; T is stopped (PID: {ss})"))
+}
+
+/// Whether the listener defers.
+pub(super) fn deferring(t: &Tally) -> String {
+    let ss = ss(t, "tan state syn-recv");
+    there(t, &format!("{ss} shows them, for seconds (a listener that defers)"))
+}
+
+/// Whether a rule counts.
+pub(super) fn rules(t: &Tally) -> String {
+    let ss = ss(t, "tln");
+    there(t, &format!("nft list ruleset; iptables-save; an empty queue in {ss}"))
+}
+
+/// Whether a table of tracked connections is full.
+pub(super) fn tracked() -> String {
+    "there, and on each host between: sysctl net.netfilter.nf_conntrack_count \
+     net.netfilter.nf_conntrack_max"
+        .into()
+}
+
+/// What would have decided, where nothing told of the server's host.
+pub(super) fn by_evidence(t: &Tally, e: &Evidence) -> Option<String> {
+    let port = port(t).filter(|_| !e.sees_server)?;
+    Some(format!(
+        "have its host tell: --evidence 'ssh HOST sockscope backlog :{port} --format ndjson'"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Stop;
+    use super::super::tests::tally;
+    use super::*;
+
+    #[test]
+    fn commands_name_the_port() {
+        let mut t = tally(Stop::Plateau);
+        let said = queue(&t);
+        assert!(
+            said.starts_with("on the server's host: ss -tln 'sport = :8080' "),
+            "{said}"
+        );
+        t.target = "[::1]:443".into();
+        assert!(deferring(&t).contains("ss -tan state syn-recv 'sport = :443'"));
+        assert!(
+            by_evidence(&t, &Evidence::default()).is_some_and(|c| c.contains(":443 "))
+        );
+        (t.target, t.is_unix) = ("unix:/run/a:1".into(), true);
+        assert!(descriptors(&t).contains("(PID: ss -xlp)"));
+        assert!(by_evidence(&t, &Evidence::default()).is_none());
+    }
+}
