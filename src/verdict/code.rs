@@ -93,3 +93,23 @@ impl fmt::Display for Code {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_is_explained_and_nothing_else() {
+        let page = include_str!("../../docs/verdicts.md");
+        let explained: Vec<&str> =
+            page.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+        for code in Code::ALL {
+            assert_eq!(
+                explained.iter().filter(|e| **e == code.as_str()).count(),
+                1,
+                "{code}"
+            );
+        }
+        assert_eq!(explained.len(), Code::ALL.len(), "{explained:?}");
+    }
+}

@@ -97,8 +97,9 @@ fn time_wait_and_orphans_say_why_nobody_has_them() {
     let (waits, orphan) = (port(&first), port(&second));
     drop((first, second));
     drop(closes_last);
+    let is_there = |all: &[Value], state: &str| !with(all, "state", state).is_empty();
     let all = rows_until(&netns, &["-tap"], "both are closed", |all| {
-        !with(all, "state", "TIME-WAIT").is_empty()
+        is_there(all, "TIME-WAIT") && is_there(all, "FIN-WAIT-2")
     });
     let row = only(&all, "state", "TIME-WAIT");
     assert_eq!(
