@@ -390,11 +390,14 @@ impl<'a> Running<'a> {
         let view = self.view.as_mut().filter(|view| !view.listeners().is_empty())?;
         let counted = view.count(&self.shared, open);
         let there = view.is_there();
-        // What the server has just ended is known to neither.
-        let open = open.min(self.fleet.totals().open);
+        // What the server is just ending is known to neither.
+        let still = self.fleet.totals().open == open;
         match counted {
             Ok(counts)
-                if open > 0 && counts.phantoms - counts.half_open >= open && there =>
+                if open > 0
+                    && still
+                    && counts.phantoms - counts.half_open == open
+                    && there =>
             {
                 let message = "the server's table shows none of these connections: \
                                something between gives them other addresses, so they \

