@@ -65,6 +65,7 @@ pub struct Totals {
     pub phantoms: u64,
     pub asked_again: u64,
     pub doubtful: u64,
+    pub unheard: u64,
     pub awaited: u64,
     pub served: u64,
     pub unserved: u64,
@@ -237,6 +238,7 @@ impl Fleet {
             t.phantoms += g.phantoms.load(Relaxed);
             t.asked_again += g.asked_again.load(Relaxed);
             t.doubtful += g.doubtful.load(Relaxed);
+            t.unheard += g.unheard.load(Relaxed);
             t.elders += g.elders.load(Relaxed);
             t.elders_open += g.elders_open.load(Relaxed);
             t.first_lost += g.first_lost.load(Relaxed);
