@@ -10,6 +10,7 @@ pub mod held;
 mod keeper;
 pub mod latency;
 mod levels;
+mod nearby;
 pub mod plan;
 mod predict;
 pub mod prepare;

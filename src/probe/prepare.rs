@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::latency::LatencyLimit;
+use super::nearby;
 use super::plan::{Close, EvidenceMode, Pairs, Plan};
 use super::remote::{Remote, RemoteError};
 use super::safety::{self, CAREFUL_RATE, Permission, Refusal};
@@ -137,7 +138,7 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         }
     }
     let chosen = choose(permitted, request.may_dial);
-    let Some(chosen) = chosen else {
+    let Some(mut chosen) = chosen else {
         let nobody = || TargetError::NoSuchHost {
             host: request.given.clone(),
             why: "it has no address".into(),
@@ -147,6 +148,16 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
     if request.endpoints.first().is_some_and(|first| *first != chosen.endpoint) {
         let message = format!("{} is probed at {}", request.given, chosen.endpoint);
         warnings.push(Warning { code: "address_chosen".into(), message });
+    }
+    let mut target_netns = request.target_netns.clone();
+    if let Some((view, pid)) = find_nearby(&chosen, &request) {
+        let message = format!(
+            "the server is in another network namespace of this host, and its side is \
+             seen there (--target-netns {pid})"
+        );
+        warnings.push(Warning { code: "nearby".into(), message });
+        (chosen.view, target_netns) = (Some(view), Some(pid.to_string()));
+        chosen.standing.has_listener = true;
     }
     let tuples = four_tuples(&request, &chosen.endpoint)?;
     let local = chosen.endpoint.is_loopback() || chosen.standing.own_address;
@@ -172,7 +183,7 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         is_quick: chosen.endpoint.is_loopback() || (is_here && !chosen.elsewhere),
         service: request.service,
         stop_at_latency: request.stop_at_latency,
-        target_netns: request.target_netns,
+        target_netns,
         pairs: request.pairs,
         out: request.out,
         memory_floor_bytes: request.memory_floor_bytes,
@@ -239,6 +250,18 @@ fn choose(mut candidates: Vec<Candidate>, may_dial: bool) -> Option<Candidate> {
     };
     let index = listening.or_else(reached).unwrap_or(0);
     Some(candidates.swap_remove(index))
+}
+
+/// The server's side, where that is another namespace of this host which was not named.
+fn find_nearby(chosen: &Candidate, request: &Request) -> Option<(ServerView, u32)> {
+    let wanted = chosen.permission == Permission::Authorized
+        && request.evidence == EvidenceMode::Auto
+        && request.target_netns.is_none()
+        && request.may_dial;
+    if !wanted || chosen.standing.own_address {
+        return None;
+    }
+    nearby::find(&chosen.endpoint, &request.proc_root)
 }
 
 fn four_tuples(

@@ -229,6 +229,16 @@ impl ServerView {
         Ok(server_counts(&side, full, open))
     }
 
+    /// Whether the server has a connection from that client.
+    pub(super) fn knows(&mut self, client: SocketAddr) -> bool {
+        let Endpoint::Tcp(target) = *self.watch.endpoint() else { return false };
+        let (mut known, family) = (false, self.watch.family());
+        let rows = server_rows(self.watch.diag(), target, family, |row| {
+            known |= row.remote == client;
+        });
+        rows.is_ok() && known
+    }
+
     /// Whether the queue was full since the beginning, as far as a listener that defers
     /// can be ruled out: that drops ACKs too.
     fn has_overflowed(&self) -> bool {

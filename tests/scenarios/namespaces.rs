@@ -84,6 +84,30 @@ fn not_named_it_is_somebody_elses() {
 }
 
 #[test]
+fn not_named_its_side_is_seen_all_the_same_where_it_may_be_loaded() {
+    let Some((here, there)) = Netns::linked() else { return };
+    // Somebody else has the same address, and a listener on the same port.
+    let Some(other) = Netns::new() else { return };
+    other.ip(&["address", "add", "192.0.2.2/24", "dev", "lo"]);
+    let _other = Server::start_in(&other, &["--listen", TARGET]);
+    let args = ["--listen", TARGET, "--fd-limit", "100", "--backlog", "20"];
+    let server = Server::start_in(&there, &args);
+    let authorized = ["--authorized", "--max", "400", "--rate", "2000"];
+    let outcome = Probe::of(TARGET).inside(&here).with(&authorized).run();
+    outcome.is("server.fd_limit", "certain");
+    assert_eq!(outcome.level(), "accepted", "{outcome}");
+    assert!(outcome.remedies()[0].contains(&server.pid().to_string()), "{outcome}");
+    assert!(outcome.warnings().contains(&"nearby"), "{outcome}");
+
+    drop(server);
+    // What is left has the address, and is not where the dials go.
+    let authorized = ["--authorized", "--max", "20"];
+    let outcome = Probe::of(TARGET).inside(&here).with(&authorized).run();
+    outcome.is("server.not_listening", "likely");
+    assert!(!outcome.warnings().contains(&"nearby"), "{outcome}");
+}
+
+#[test]
 fn an_address_of_this_host_with_nobody_on_it_may_be_anothers() {
     let Some((here, _there)) = Netns::linked() else { return };
     let (exit, says) = Probe::of("192.0.2.1:2000").inside(&here).refused();
