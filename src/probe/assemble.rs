@@ -254,6 +254,7 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
             program: program(),
             fds_open: f.client_fds,
             fds_spare: f.spare_fds,
+            lacks_threads: f.lacks_threads,
             fd_limit: f.fd_limit.0,
             fd_limit_hard: f.fd_limit.1,
             tables: t.tables,

@@ -201,6 +201,12 @@ impl Fleet {
         self.members.iter().any(|m| m.thread.is_finished())
     }
 
+    /// Whether a further thread was wanted and could not be started.
+    #[must_use]
+    pub fn lacks_threads(&self) -> bool {
+        self.notes.iter().any(|note| matches!(note, FleetNote::NoThread(_)))
+    }
+
     /// What could not be done as planned, since this was last asked.
     pub fn take_notes(&mut self) -> Vec<FleetNote> {
         std::mem::take(&mut self.notes)

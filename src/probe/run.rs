@@ -48,6 +48,11 @@ pub enum ProbeError {
     /// A dialer could not start or go on.
     #[error("dialing broke off: {0}")]
     Dialer(io::Error),
+    /// Not one dialer could start: threads are used up.
+    #[error(
+        "no thread could be started to dial ({0}): see `ulimit -u`, and pids.max of the cgroup"
+    )]
+    NoThread(io::Error),
 }
 
 /// A probe's surroundings.
@@ -85,6 +90,8 @@ pub(super) struct Findings {
     pub growth_per_s: f64,
     /// Descriptors in the tables that hold the connections.
     pub client_fds: u64,
+    /// Whether a further dialer could not be started.
+    pub lacks_threads: bool,
     /// Where the dialers share the process's own table: what they leave free in it.
     pub spare_fds: u64,
     /// RLIMIT_NOFILE, soft and hard.
@@ -226,8 +233,11 @@ impl<'a> Running<'a> {
         }));
         let Surroundings { interrupted, show, folder, embedded } = around;
         let keeper = Keeper::new(shared.clone(), folder, show, proc_root.clone(), &plan);
-        let fleet = Fleet::start(shared.clone(), filling, plan.fd_tables)
-            .map_err(ProbeError::Dialer)?;
+        let fleet = Fleet::start(shared.clone(), filling, plan.fd_tables);
+        let fleet = fleet.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => ProbeError::NoThread(error),
+            _ => ProbeError::Dialer(error),
+        })?;
         let blind = Blind(proc_root.clone());
         Ok(Self {
             plan,
@@ -308,6 +318,7 @@ impl<'a> Running<'a> {
             ramp_s,
             growth_per_s,
             client_fds,
+            lacks_threads: self.fleet.lacks_threads(),
             spare_fds,
             fd_limit: self.fd_limit,
             kernel_bytes_per_socket,

@@ -23,27 +23,32 @@ pub(super) fn fd_table(t: &Tally, _: &Evidence) -> Option<Draft> {
             );
             (summary, "RLIMIT_NOFILE (getrlimit), EPERM from unshare()")
         } else {
+            let why = match c.lacks_threads {
+                true => "no thread can be started for a further one",
+                false => "socket() can only fail with EMFILE",
+            };
             let summary = format!(
-                "The client has filled its {tables}; each takes {limit} descriptors, and \
-                 socket() can only fail with EMFILE."
+                "The client has filled its {tables}; each takes {limit} descriptors, and {why}."
             );
             (summary, "RLIMIT_NOFILE (getrlimit), EMFILE from socket()")
         };
         let used = format!("{} in {tables} of {limit}", count(c.fds_open));
         let fact = "descriptors of the client";
         let draft = Draft::certain(Code::ClientFdTable, summary).fact(fact, used, source);
-        let draft = if shared {
-            draft.remedy("allow unshare(2): further fd tables take it".into())
-        } else {
-            draft
-        };
-        let draft = if c.tables_allowed.is_some() && !shared {
-            draft.remedy("--fd-tables auto (further tables, in threads)".into())
-        } else {
-            draft.remedy(format!(
-                "raise the hard limit as root: prlimit --pid $$ --nofile={0}:{0}",
-                c.fd_limit_hard * 4
-            ))
+        let hard = c.fd_limit_hard * 4;
+        let raise =
+            format!("raise the hard limit as root: prlimit --pid $$ --nofile={hard}:{hard}");
+        let draft = match c.tables_allowed {
+            _ if shared => {
+                let allow = "allow unshare(2): further fd tables take it".into();
+                draft.remedy(allow).remedy(raise)
+            }
+            _ if c.lacks_threads => {
+                let allow = "allow it more threads: ulimit -u, or pids.max of its cgroup";
+                draft.remedy(allow.into()).remedy(raise)
+            }
+            Some(_) => draft.remedy("--fd-tables auto (further tables, in threads)".into()),
+            None => draft.remedy(raise),
         };
         draft.raises(None, &[NOFILE_SOFT, NOFILE_HARD])
     })

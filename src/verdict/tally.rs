@@ -147,6 +147,8 @@ pub struct Client {
     pub program: String,
     /// Descriptors open in the fd tables that hold connections.
     pub fds_open: u64,
+    /// Whether a thread for a further table could not be started.
+    pub lacks_threads: bool,
     /// Those that are left free for the probe itself, where its dialers share one table
     /// with it because unshare(2) is forbidden.
     pub fds_spare: u64,

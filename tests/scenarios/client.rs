@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::fixtures::Server;
 use crate::fixtures::netns::Netns;
 use crate::fixtures::probe::Probe;
-use crate::fixtures::rights::lacking;
+use crate::fixtures::rights::{ForNobody, lacking};
 
 #[test]
 fn every_port_of_the_only_source_is_used() {
@@ -48,6 +48,32 @@ fn ports_that_others_hold_are_said_to_be_taken() {
     outcome.holds(19);
     assert_eq!(outcome.fact("taken by others"), "1");
     drop(other);
+}
+
+#[test]
+fn a_user_who_may_start_no_more_threads_is_told_so() {
+    // Of a user that nobody else is: RLIMIT_NPROC counts all that a user runs.
+    const NOBODY_ELSE: &str = "61234";
+    let Some(program) = ForNobody::copy() else { return };
+    let server = Server::apart(&[]);
+    let probe = |threads: u32| {
+        let mut words = ["setpriv", "--reuid", NOBODY_ELSE, "--clear-groups"]
+            .map(str::to_owned)
+            .to_vec();
+        words.extend(["prlimit".into(), "--nofile=100:100".into()]);
+        words.push(format!("--nproc={threads}:{threads}"));
+        words.extend(program.words().pop());
+        server.probe().by_program(words)
+    };
+    let (exit, says) = probe(1).refused();
+    assert!(exit == 3 && says.contains("no thread could be started"), "{exit}: {says}");
+    // Its first and a dialer's.
+    let outcome = probe(2).run();
+    outcome.is("client.fd_table", "certain");
+    assert!((80..100).contains(&outcome.held()), "{outcome}");
+    assert!(outcome.summary().contains("no thread can be started"), "{outcome}");
+    assert!(outcome.remedies()[0].contains("ulimit -u"), "{outcome}");
+    assert_eq!(outcome.warnings(), ["no_thread"], "{outcome}");
 }
 
 /// strace(1) makes bind(2) fail as a filter of system calls does.

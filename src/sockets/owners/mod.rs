@@ -9,11 +9,12 @@ mod table;
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::error::Error as _;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
@@ -39,6 +40,17 @@ impl Wanted<'_> {
             Self::These(wanted) => wanted.contains(&inode),
         }
     }
+}
+
+/// Whether rayon's pool has its threads. Where they cannot be started (`ulimit -u`,
+/// pids.max of a container), using it would panic.
+fn has_pool() -> bool {
+    static STARTED: OnceLock<bool> = OnceLock::new();
+    *STARTED.get_or_init(|| match rayon::ThreadPoolBuilder::new().build_global() {
+        Ok(()) => true,
+        // One that is there already has no further cause.
+        Err(error) => error.source().is_none(),
+    })
 }
 
 /// Finds all owners of `wanted`: forked and passed descriptors too, and those in the
@@ -157,10 +169,12 @@ fn scan(proc_root: &Path, how: &Scan<'_>) -> io::Result<OwnerIndex> {
     let pids = table::numbers_in(&root)?;
     // The pool's threads may have another fd table than this one: they open by path.
     drop(root);
-    let scans: Vec<ProcessScan> = pids
-        .into_par_iter()
-        .map(|pid| ProcessScan::of(proc_root, pid, how))
-        .collect::<io::Result<_>>()?;
+    let one = |pid| ProcessScan::of(proc_root, pid, how);
+    let scans: Vec<ProcessScan> = if has_pool() {
+        pids.into_par_iter().map(one).collect::<io::Result<_>>()?
+    } else {
+        pids.into_iter().map(one).collect::<io::Result<_>>()?
+    };
     let mut all = OwnerIndex::default();
     for scan in scans {
         all.add(&scan.tables, &scan.held, scan.unreadable);
