@@ -150,14 +150,15 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         warnings.push(Warning { code: "address_chosen".into(), message });
     }
     let mut target_netns = request.target_netns.clone();
-    if let Some((view, pid)) = find_nearby(&chosen, &request) {
+    let nearby = find_nearby(&chosen, &request);
+    let is_nearby = nearby.is_some();
+    if let Some((view, pid)) = nearby {
         let message = format!(
             "the server is in another network namespace of this host, and its side is \
              seen there (--target-netns {pid})"
         );
         warnings.push(Warning { code: "nearby".into(), message });
         (chosen.view, target_netns) = (Some(view), Some(pid.to_string()));
-        chosen.standing.has_listener = true;
     }
     let tuples = four_tuples(&request, &chosen.endpoint)?;
     let local = chosen.endpoint.is_loopback() || chosen.standing.own_address;
@@ -191,7 +192,8 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         command_line: request.command_line,
         endpoint: chosen.endpoint,
     };
-    let view = chosen.view.filter(|_| plan.evidence == EvidenceMode::Auto && is_here);
+    let is_seen = plan.evidence == EvidenceMode::Auto && (is_here || is_nearby);
+    let view = chosen.view.filter(|_| is_seen);
     let (permission, proc_root) = (chosen.permission, request.proc_root);
     Ok(Prepared { plan, view, remote: None, tuples, permission, warnings, proc_root })
 }

@@ -2,7 +2,9 @@
 //! No descriptor is in here, since the dialers' tables are not the process's.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering,
+};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::Instant;
@@ -97,6 +99,8 @@ pub struct Shared {
     pub habit: Habit,
     /// Whether SYN-ACKs were repeated.
     pub repeats: Repeats,
+    /// See [`Shared::moved_at`]; 0 while it is not known.
+    moved_at_ms: AtomicU32,
     /// The shortest time that a dial took which is to be confirmed, in µs.
     pub way_us: AtomicU64,
     /// How many client ends each dialer describes when it settles.
@@ -177,6 +181,7 @@ impl Shared {
             next_keepalive_us: AtomicU64::new(0),
             habit: Habit::new(s.confirm),
             repeats: Repeats::default(),
+            moved_at_ms: AtomicU32::new(0),
             way_us: AtomicU64::new(u64::MAX),
             pairs: s.pairs,
             started: Instant::now(),
@@ -241,6 +246,22 @@ impl Shared {
     #[must_use]
     pub fn open(&self) -> i64 {
         self.open.load(Relaxed)
+    }
+
+    /// Notes that the accept queue was seen to have room at this ms since the start,
+    /// modulo 2^32; the first time counts.
+    pub fn note_admission(&self, at_ms: u32) {
+        let _ = self.moved_at_ms.compare_exchange(0, at_ms.max(1), Relaxed, Relaxed);
+    }
+
+    /// When the accept queue was first seen to have room after dialing had ended; else
+    /// when that was.
+    #[must_use]
+    pub fn moved_at(&self, ended_ms: u32) -> u32 {
+        match self.moved_at_ms.load(Relaxed) {
+            0 => ended_ms,
+            moved => moved,
+        }
     }
 
     /// Takes a turn to send a keepalive, if one is due.

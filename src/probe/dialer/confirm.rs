@@ -53,6 +53,8 @@ const AGAIN_MS: u32 = 1000;
 const LOOKS: usize = 64;
 /// How often those are counted whose next due repeat is waited for.
 const UNHEARD_MS: u32 = 50;
+/// What was dialed within so long is looked at within so long.
+const WAVE_MS: u32 = 2_000;
 /// How long the dialer sleeps while keepalives wait for their turn, or for an answer on
 /// loopback.
 const PACE_US: u64 = 10_000;
@@ -119,9 +121,8 @@ impl Confirmer {
         (self.dialed_until, self.unheard_at) = (Some(now_ms), now_ms);
     }
 
-    /// What was last looked at before dialing ended, and is to be looked at again.
-    fn unheard(&self) -> impl Iterator<Item = Look> {
-        let ended = self.dialed_until.unwrap_or(0);
+    /// What was last looked at before this moment, and is to be looked at again.
+    fn unheard(&self, ended: u32) -> impl Iterator<Item = Look> {
         let moments = self.watched.iter().zip(WATCH_MS).skip(FIRST_REPEAT + 1);
         moments.zip(&WATCH_MS[FIRST_REPEAT..]).flat_map(move |((queue, _), before)| {
             let looked_at = |look: &Look| look.since.wrapping_add(*before);
@@ -250,16 +251,25 @@ impl Dialer {
         if waits { PACE_US } else { u64::MAX }
     }
 
+    /// A half-open one was admitted: the queue had room, and the others that were heard
+    /// at the same repeat may have been admitted by it.
+    fn note_admission(&self, at_ms: u32) {
+        if self.confirmer.dialed_until.is_some() {
+            self.shared.note_admission(at_ms.wrapping_add(WAVE_MS));
+        }
+    }
+
     /// The server may have admitted a half-open one when it last repeated its SYN-ACK: the
-    /// next due repeat tells. Counts those of which none has since dialing ended.
+    /// next due repeat tells. Counts those of which none has since dialing ended, or since
+    /// the queue was first seen to have room after that.
     fn count_unheard(&mut self, now: u32) {
         let half_open = self.gauges.half_open.load(Relaxed);
         let unheard = match self.confirmer.dialed_until {
             _ if half_open == 0 || self.shared.habit.waits_s().is_some() => 0,
             None => half_open,
             Some(_) if now.wrapping_sub(self.confirmer.unheard_at) < UNHEARD_MS => return,
-            Some(_) => {
-                let looks = self.confirmer.unheard();
+            Some(ended) => {
+                let looks = self.confirmer.unheard(self.shared.moved_at(ended));
                 let half_open = |look: &Look| {
                     let conn = self.conns.at(look.place);
                     conn.is_some_and(|c| {
@@ -329,6 +339,7 @@ impl Dialer {
             conn.proof = Proof::None;
             if before == Proof::HalfOpen {
                 drop_one(&self.gauges.half_open);
+                self.note_admission(look.due);
             }
             self.confirmer.ready.push_back(look);
             self.confirmer.watch_again(look, stage + 1);
