@@ -73,8 +73,8 @@ fn span(mut moments: Vec<u32>) -> u64 {
 }
 
 /// By when they were established: the share of the held that came after the first of
-/// those that ended (but for strays: 2 %, and no more than 5 % of the held, however long
-/// it went on dialing), and the share of those that ended that came after the median of
+/// those that ended (but for strays: 2 %, and no more than 5 % of the held or 10, however
+/// long it went on dialing), and the share of those that ended that came after the median of
 /// the held. (0, 1) where nothing ended. Each that ended stands for so many.
 #[allow(clippy::cast_precision_loss)]
 fn order(mut held: Vec<u32>, mut ended: Vec<(u32, u32)>) -> (f64, f64) {
@@ -82,7 +82,7 @@ fn order(mut held: Vec<u32>, mut ended: Vec<(u32, u32)>) -> (f64, f64) {
     ended.sort_unstable();
     let many = |ended: &[(u32, u32)]| ended.iter().map(|(_, n)| u64::from(*n)).sum();
     let all: u64 = many(&ended);
-    let mut strays = (all / 50).min(held.len() as u64 / 20);
+    let mut strays = (all / 50).min((held.len() as u64 / 20).max(10));
     let first = ended.iter().find(|(_, n)| {
         let found = strays < u64::from(*n);
         strays = strays.saturating_sub(u64::from(*n));

@@ -62,7 +62,9 @@ pub(super) fn ended_while_held(t: &Tally, e: &Evidence) -> Option<Draft> {
         && c.aged >= HABIT
         && c.same_age()
         && c.aged.saturating_mul(10) >= ended(t).saturating_mul(9);
-    if t.stop != Stop::Losing && !lost_holding(t) && !none_stays {
+    // A server that is slow to turn new ones away ends what seemed to be held.
+    let taken_back = t.stop == Stop::Losing && !c.spares_the_first();
+    if !taken_back && !lost_holding(t) && !none_stays {
         return None;
     }
     // Of an idle timeout's prey some must end in the hold too, if that is long enough,
@@ -204,7 +206,8 @@ pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
     let young = ended(t).saturating_sub(t.closed_old + t.lost_in_hold);
     #[allow(clippy::cast_precision_loss)]
     let between = c.held_after * t.held as f64;
-    let interleaved = c.held_after > 0.1 && between >= 5.0 && c.ended_after > 0.3;
+    // Where dialers and server wait for a processor, a few are out of order.
+    let interleaved = c.held_after > 0.25 && between >= 5.0 && c.ended_after > 0.3;
     if young < HABIT || young * 100 < t.established || !interleaved || full {
         return None;
     }
@@ -302,7 +305,29 @@ mod tests {
         };
         is(&closing(1.0, 0.0), &idle(), Code::ServerEvicts, Likely);
         is(&closing(0.6, 0.8), &idle(), Code::ServerRandomDrop, Likely);
-        let t = closing(0.01, 1.0);
+        let t = closing(0.12, 1.0);
+        is(&t, &idle(), Code::ServerClosesNew, crate::record::Confidence::Certain);
+    }
+
+    /// Starved of the processor, it takes a second to accept and close each.
+    #[test]
+    fn a_server_that_is_slow_to_turn_new_ones_away_evicts_none() {
+        let late = Closings {
+            older_stay: 1.0,
+            between_stay: 0.0,
+            held_after: 0.0,
+            ended_after: 1.0,
+            ..aged(255, 409, 1_079)
+        };
+        let t = Tally {
+            established: 4_370,
+            open: 50,
+            held: 50,
+            closed_silent: 4_320,
+            closed_old: 60,
+            closings: late,
+            ..tally(Stop::Losing)
+        };
         is(&t, &idle(), Code::ServerClosesNew, crate::record::Confidence::Certain);
     }
 
