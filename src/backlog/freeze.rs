@@ -1,0 +1,433 @@
+//! How many connections an accept queue admits, exactly: nobody accepts meanwhile, for
+//! every process that holds the listener is stopped.
+//!
+//! What is stopped is continued whatever happens: by a guard's drop, and where this
+//! process dies by a [`Watchdog`].
+
+mod fill;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
+
+use super::owners::{Holder, HoldersError, is_stopped, look_for_more};
+use super::watchdog::Watchdog;
+use crate::host::ProcRoot;
+use crate::host::counters::TcpExt;
+use crate::probe::run::raise_nofile;
+use crate::probe::sources::SourceError;
+use crate::sockets::listeners::Listener;
+use crate::sockets::target::Endpoint;
+use crate::sockets::watch::{ListenerWatch, ViewError};
+pub use fill::FillEnd;
+use fill::Filler;
+
+/// Looks for holders until one finds no new one, so many at the most.
+const LOOKS_MAX: usize = 20;
+/// The queue is full within so long, and so much for each connection, as a rule.
+const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE_EACH: Duration = Duration::from_micros(100);
+/// A thread stops when it next leaves the kernel: at once, as a rule.
+const STOPPED_WITHIN: Duration = Duration::from_millis(500);
+/// The watchdog's deadline is that of the user; ours is this part of it earlier.
+const EARLIER: u32 = 10;
+/// Descriptors that are wanted beside the connections.
+const SPARE_FDS: u64 = 64;
+
+/// Why nothing was measured. Nothing is stopped any more.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum FreezeError {
+    #[error("nothing listens on {0} here")]
+    NotListening(Endpoint),
+    #[error(transparent)]
+    View(#[from] ViewError),
+    #[error(transparent)]
+    Holders(#[from] HoldersError),
+    #[error(
+        "whose {endpoint} is cannot be seen (made by uid {uid}); only its owner and root \
+         can stop it: run this as that user, or by sudo"
+    )]
+    NoOwner { endpoint: Endpoint, uid: u32 },
+    #[error(
+        "{needs} descriptors are needed to fill the queue, and {limit} is the limit; \
+         raise it: ulimit -Hn {needs}"
+    )]
+    Descriptors { needs: u64, limit: u64 },
+    #[error("no watchdog, so nothing was stopped: {0}")]
+    Watchdog(io::Error),
+    #[error("{who} cannot be stopped ({why}); all were continued")]
+    Stop { who: String, why: io::Error },
+    #[error("{who} did not stop within 500 ms; all were continued")]
+    StillRuns { who: String },
+    #[error("new processes hold the listener at each look: it keeps forking")]
+    KeepsForking,
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("the queue could not be filled: {0}")]
+    Fill(io::Error),
+    #[error("interrupted; all were continued")]
+    Interrupted,
+}
+
+/// One listener before and after.
+#[derive(Debug, Clone)]
+pub struct Filled {
+    /// The listener, its queue as it was when it was full.
+    pub listener: Listener,
+    /// The length of its queue when its owners were stopped.
+    pub queued_before: u32,
+}
+
+impl Filled {
+    /// What the kernel should admit: one more than the effective backlog, which is
+    /// min(backlog, somaxconn).
+    #[must_use]
+    pub fn expected(&self) -> u64 {
+        u64::from(self.listener.backlog) + 1
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Clone)]
+pub struct Freeze {
+    /// Where it listens.
+    pub address: String,
+    /// Each listener of the address: several with SO_REUSEPORT.
+    pub listeners: Vec<Filled>,
+    /// How the filling ended.
+    pub end: FillEnd,
+    /// Connections that were made to fill it.
+    pub dialed: u64,
+    /// Of these, how many were established.
+    pub established: u64,
+    /// The processes that were stopped, and those that were so before.
+    pub stopped: Vec<String>,
+    /// As `stopped`, of those that were stopped already and were left so.
+    pub stopped_before: Vec<String>,
+    /// Processes of this host that could not be looked into: one of them may hold the
+    /// listener too.
+    pub unreadable: usize,
+    /// For how long they were stopped.
+    pub lasted: Duration,
+    /// net.core.somaxconn.
+    pub somaxconn: Option<u64>,
+    /// What the namespace counted meanwhile.
+    pub counters: Option<TcpExt>,
+}
+
+impl Freeze {
+    /// Connections that the queues held at the end, of all listeners together; the exact
+    /// number that they admit if [`Self::end`] is [`FillEnd::Full`].
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        self.listeners.iter().map(|one| u64::from(one.listener.queue_len)).sum()
+    }
+
+    /// What the kernel should admit, of all listeners together.
+    #[must_use]
+    pub fn expected(&self) -> u64 {
+        self.listeners.iter().map(Filled::expected).sum()
+    }
+
+    /// How many they admit, where that was found.
+    #[must_use]
+    pub fn admitted(&self) -> Option<u64> {
+        (self.end == FillEnd::Full).then(|| self.queued())
+    }
+}
+
+/// How the watchdog is started: a program that calls [`super::watchdog::watch`].
+#[derive(Debug, Clone)]
+pub struct WatchdogCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// What it is called with.
+    pub args: Vec<std::ffi::OsString>,
+}
+
+/// A freeze that may begin: everything is known that can be without stopping anything.
+#[derive(Debug)]
+pub struct Prepared {
+    watch: ListenerWatch,
+    holders: Vec<Holder>,
+    unreadable: usize,
+    freeze_for: Duration,
+}
+
+impl Prepared {
+    /// Looks for the listener and the processes that hold it, and checks that all may be
+    /// stopped.
+    ///
+    /// # Errors
+    /// A [`FreezeError`].
+    pub fn new(
+        mut watch: ListenerWatch,
+        freeze_for: Duration,
+    ) -> Result<Self, FreezeError> {
+        let Some(first) = watch.listeners().first() else {
+            return Err(FreezeError::NotListening(watch.endpoint().clone()));
+        };
+        let uid = first.uid;
+        let (holders, unreadable) =
+            look_for_more(watch.proc_root(), watch.listeners(), &[])?;
+        if holders.is_empty() {
+            let endpoint = watch.endpoint().clone();
+            return Err(FreezeError::NoOwner { endpoint, uid });
+        }
+        watch.look().map_err(FreezeError::Fill)?;
+        let (soft, _) = raise_nofile();
+        let own = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).min(soft);
+        let room = watch.backlog() + watch.listeners().len() as u64;
+        let extra = fill::extra(watch.listeners().len()) as u64;
+        let needs = room + extra + SPARE_FDS + holders.len() as u64;
+        if needs > own {
+            return Err(FreezeError::Descriptors { needs, limit: own });
+        }
+        Ok(Self { watch, holders, unreadable, freeze_for })
+    }
+
+    /// The processes that are going to be stopped.
+    pub fn holders(&self) -> impl Iterator<Item = &Holder> {
+        self.holders.iter().filter(|holder| !holder.was_stopped)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.watch.address().unwrap_or_else(|| self.watch.endpoint().to_string())
+    }
+
+    /// The longest time for which anything is stopped.
+    #[must_use]
+    pub fn freeze_for(&self) -> Duration {
+        self.freeze_for
+    }
+
+    /// Stops them, fills the queue, and continues them.
+    ///
+    /// # Errors
+    /// A [`FreezeError`]; all are continued then too.
+    pub fn run(
+        mut self,
+        watchdog: &WatchdogCommand,
+        interrupted: &AtomicBool,
+    ) -> Result<Freeze, FreezeError> {
+        let mut filler = Filler::new(self.watch.endpoint(), self.watch.proc_root())?;
+        let counters_before = self.watch.counters();
+        let watchdog = Watchdog::start(&watchdog.program, &watchdog.args)
+            .map_err(FreezeError::Watchdog)?;
+        let address = self.address();
+        let mut stopped = Stopped {
+            watchdog: Some(watchdog),
+            holders: Vec::new(),
+            proc_root: self.watch.proc_root().clone(),
+            since: None,
+        };
+        self.look_until_none_is_new(interrupted)?;
+        stopped.stop(std::mem::take(&mut self.holders))?;
+        let since = stopped.since.unwrap_or_else(Instant::now);
+        let deadline = since + self.freeze_for - self.freeze_for / EARLIER;
+        if self.watch.look().map_err(FreezeError::Fill)? == 0 {
+            return Err(FreezeError::NotListening(self.watch.endpoint().clone()));
+        }
+        let before = self.watch.listeners().to_vec();
+        let end = self.fill(&mut filler, &mut stopped, deadline, interrupted);
+        let mut end = end?;
+        // Had one of them run meanwhile, the number would mean nothing.
+        if end == FillEnd::Full && !stopped.all_are_stopped() {
+            end = FillEnd::Continued;
+        }
+        let (names, names_before) = stopped.names();
+        let lasted = stopped.resume();
+        let (dialed, established) = (filler.dialed(), filler.established());
+        drop(filler);
+        let queued_before = |listener: &Listener| {
+            let then = before.iter().find(|then| then.cookie == listener.cookie);
+            then.map_or(0, |then| then.queue_len)
+        };
+        let listeners = self.watch.listeners().iter().map(|listener| Filled {
+            queued_before: queued_before(listener),
+            listener: listener.clone(),
+        });
+        let counters = self.watch.counters().zip(counters_before);
+        Ok(Freeze {
+            address,
+            listeners: listeners.collect(),
+            end,
+            dialed,
+            established,
+            stopped: names,
+            stopped_before: names_before,
+            unreadable: self.unreadable,
+            lasted: lasted.min(self.freeze_for),
+            // It bounds unix sockets too (net/socket.c, __sys_listen_socket).
+            somaxconn: self.watch.sysctl("net.core.somaxconn"),
+            counters: counters.map(|(now, before)| now.since(&before)),
+        })
+    }
+
+    /// Looks for holders again, for some may have come while the user was asked.
+    fn look_until_none_is_new(
+        &mut self,
+        interrupted: &AtomicBool,
+    ) -> Result<(), FreezeError> {
+        for _ in 0..LOOKS_MAX {
+            if interrupted.load(Relaxed) {
+                return Err(FreezeError::Interrupted);
+            }
+            let (new, unreadable) = look_for_more(
+                self.watch.proc_root(),
+                self.watch.listeners(),
+                &self.holders,
+            )?;
+            self.unreadable = unreadable;
+            if new.is_empty() {
+                return Ok(());
+            }
+            self.holders.extend(new);
+        }
+        Err(FreezeError::KeepsForking)
+    }
+
+    /// Fills the queues. A queue that is full and stays so shows by itself that nobody
+    /// accepts; where it does not fill, a holder that was forked, or got the listener,
+    /// after the last look is looked for. (A look takes seconds on a host with a million
+    /// descriptors, so none is made while all is well.)
+    fn fill(
+        &mut self,
+        filler: &mut Filler,
+        stopped: &mut Stopped,
+        deadline: Instant,
+        interrupted: &AtomicBool,
+    ) -> Result<FillEnd, FreezeError> {
+        let patience = PATIENCE
+            + PATIENCE_EACH * u32::try_from(self.watch.backlog()).unwrap_or(u32::MAX);
+        let mut until = Instant::now() + patience;
+        loop {
+            let end = filler.fill(&mut self.watch, deadline.min(until), || {
+                if interrupted.load(Relaxed) {
+                    return Some(FillEnd::Interrupted);
+                }
+                (!stopped.is_held()).then_some(FillEnd::Continued)
+            });
+            let end = end.map_err(FreezeError::Fill)?;
+            if end != FillEnd::TimeOver || Instant::now() >= deadline {
+                return Ok(end);
+            }
+            let (new, unreadable) = look_for_more(
+                &stopped.proc_root,
+                self.watch.listeners(),
+                &stopped.holders,
+            )?;
+            self.unreadable = unreadable;
+            until = if new.is_empty() { deadline } else { Instant::now() + patience };
+            stopped.stop(new)?;
+        }
+    }
+}
+
+/// Processes that are stopped; continued when this is dropped.
+#[derive(Debug)]
+struct Stopped {
+    watchdog: Option<Watchdog>,
+    holders: Vec<Holder>,
+    proc_root: ProcRoot,
+    since: Option<Instant>,
+}
+
+impl Stopped {
+    /// Stops these too, but for those that were stopped already, and waits until they
+    /// are.
+    fn stop(&mut self, new: Vec<Holder>) -> Result<(), FreezeError> {
+        let first = self.holders.len();
+        for mut holder in new {
+            // It may have been stopped, or continued, since it was found.
+            holder.was_stopped = is_stopped(&self.proc_root, holder.id, false);
+            if !holder.was_stopped {
+                match self.watchdog.as_mut().map(|watchdog| watchdog.guard(holder.id)) {
+                    Some(Ok(())) => {}
+                    // It has ended since it was found.
+                    Some(Err(why)) if why.kind() == io::ErrorKind::NotFound => continue,
+                    Some(Err(why)) => return Err(FreezeError::Watchdog(why)),
+                    None => return Err(FreezeError::Watchdog(broken())),
+                }
+                self.since.get_or_insert_with(Instant::now);
+            }
+            // From here on it is continued, whatever comes.
+            self.holders.push(holder);
+            let Some(holder) = self.holders.last() else { continue };
+            if holder.was_stopped {
+                continue;
+            }
+            match pidfd_send_signal(&holder.pidfd, Signal::STOP) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(errno) => {
+                    let who = holder.to_string();
+                    return Err(FreezeError::Stop { who, why: errno.into() });
+                }
+            }
+        }
+        let deadline = Instant::now() + STOPPED_WITHIN;
+        for holder in &self.holders[first..] {
+            while !is_stopped(&self.proc_root, holder.id, true) {
+                if Instant::now() > deadline {
+                    return Err(FreezeError::StillRuns { who: holder.to_string() });
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the watchdog still lives, and so the promise holds.
+    fn is_held(&mut self) -> bool {
+        self.watchdog.as_mut().is_some_and(Watchdog::is_alive)
+    }
+
+    fn all_are_stopped(&self) -> bool {
+        self.holders.iter().all(|h| is_stopped(&self.proc_root, h.id, true))
+    }
+
+    /// The names of those stopped here, and of those that were so before.
+    fn names(&self) -> (Vec<String>, Vec<String>) {
+        let (before, here): (Vec<&Holder>, Vec<&Holder>) =
+            self.holders.iter().partition(|holder| holder.was_stopped);
+        let names = |of: Vec<&Holder>| of.iter().map(ToString::to_string).collect();
+        (names(here), names(before))
+    }
+
+    /// Continues them; says for how long they were stopped.
+    fn resume(mut self) -> Duration {
+        self.continue_all();
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn continue_all(&mut self) {
+        let mut all = true;
+        for holder in self.holders.drain(..).filter(|holder| !holder.was_stopped) {
+            let done = pidfd_send_signal(&holder.pidfd, Signal::CONT);
+            all &= matches!(done, Ok(()) | Err(rustix::io::Errno::SRCH));
+        }
+        if let Some(watchdog) = self.watchdog.take()
+            && all
+        {
+            // Where it has ended, there is nothing left for it to do.
+            let _ = watchdog.dismiss();
+        }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.continue_all();
+    }
+}
+
+fn broken() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}

@@ -1,0 +1,383 @@
+//! `sockscope backlog TARGET --burst N` and `--find`: what becomes of many dials at once.
+
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use sockscope::sockets::connections::Standing;
+
+use crate::fixtures::burst::{burst, listen, standing, table};
+use crate::fixtures::foreign::Foreign;
+use crate::fixtures::netns::Netns;
+use crate::fixtures::relay::{Shape, SlowLink};
+use crate::fixtures::{Server, echoes, run, until};
+
+fn document(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+/// Runs `backlog TARGET …` by this command, and gives its exit code and document.
+fn backlog(mut command: Command, target: &str, args: &[&str]) -> (Option<i32>, Value) {
+    command.args(["backlog", target, "--format", "json"]).args(args);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    (output.status.code(), document(&output))
+}
+
+/// The same of a server, from where its address leads to it; it must succeed.
+fn of(server: &Server, args: &[&str]) -> Value {
+    let (code, said) = backlog(server.sockscope(), &server.address, args);
+    assert_eq!(code, Some(0), "{said:#}");
+    said
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value}"))
+}
+
+#[test]
+fn nobody_accepts_and_the_queue_takes_its_backlog_and_one_more() {
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let somaxconn: u64 = somaxconn.trim().parse().unwrap();
+    for backlog in [0, 1, 5, 128, 1000, somaxconn + 904] {
+        let listen = ["--never-accept", "--backlog", &backlog.to_string()];
+        let server = Server::apart(&listen);
+        let admits = backlog.min(somaxconn) + 1;
+        let dials = admits + 30;
+        let said = of(&server, &["--burst", &dials.to_string(), "--for", "600ms"]);
+        let burst = &said["burst"];
+        assert_eq!(burst["dialed"], dials, "{said:#}");
+        // Two dialers on two cores may both find the last place: one becomes a phantom,
+        // on loopback too.
+        let phantoms = number(&burst["phantoms"]);
+        assert!(phantoms <= 2, "{said:#}");
+        assert_eq!(burst["at_once"], admits + phantoms, "{said:#}");
+        assert_eq!(burst["never"], 30 - phantoms);
+        assert_eq!(burst["depth"], admits, "{said:#}");
+        assert_eq!(burst["depth_at_least"], false);
+        assert_eq!(burst["confirmed"], admits);
+        assert_eq!(burst["queued"], admits);
+        assert_eq!(burst["delayed"], json!({}));
+        assert!(number(&burst["drops"]) >= 30 - phantoms, "{said:#}");
+        assert_eq!(said["listeners"][0]["queue_peak"], admits);
+        assert_eq!(said["verdict"]["code"], "server.accept_queue");
+    }
+}
+
+#[test]
+fn a_burst_that_fits_loses_nothing() {
+    let server = Server::apart(&["--backlog", "500"]);
+    let said = of(&server, &["--burst", "400"]);
+    assert_eq!(said["burst"]["at_once"], 400, "{said:#}");
+    assert_eq!(said["burst"]["depth"], 400);
+    assert_eq!(said["burst"]["depth_at_least"], true);
+    assert_eq!(said["burst"]["accepted"], 400);
+    assert_eq!(said["verdict"], Value::Null);
+    assert!(echoes(server.connect(), "alive"));
+}
+
+#[test]
+fn a_unix_queue_turns_away_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for backlog in [0, 1, 5, 128] {
+        let path = format!("unix:{}", folder.path().join(backlog.to_string()).display());
+        let text = backlog.to_string();
+        let server =
+            Server::start(&["--backlog", &text, "--never-accept", "--listen", &path]);
+        let said = of(&server, &["--burst", "200", "--for", "300ms"]);
+        let burst = &said["burst"];
+        assert_eq!(burst["dialed"], 200, "{said:#}");
+        assert_eq!(burst["at_once"], backlog + 1, "{said:#}");
+        assert_eq!(burst["refused"], 200 - backlog - 1);
+        assert_eq!(burst["depth"], backlog + 1);
+        assert_eq!(burst["never"], 0);
+        assert_eq!(burst["delayed"], json!({}));
+    }
+}
+
+/// A stopped server with a backlog of 5 goes on 1.4 s after a burst: when do the dials
+/// that were dropped get in?
+fn delayed_by(linear: &str) -> Option<Value> {
+    let netns = Netns::new()?;
+    netns.sysctl("net/ipv4/tcp_syn_linear_timeouts", linear);
+    let server = Server::start_in(&netns, &["--backlog", "5"]);
+    server.signal(Signal::STOP);
+    let mut command = netns.command(env!("CARGO_BIN_EXE_sockscope"));
+    command.args(["backlog", &server.address, "--format", "json", "--burst", "9"]);
+    let bursting = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let at: SocketAddr = server.socket_addr();
+    until("the queue is full", || {
+        let queue = netns.run("ss", &["-ltnH", "sport", "=", &format!(":{}", at.port())]);
+        queue.split_whitespace().nth(1) == Some("6")
+    });
+    let then = Instant::now() + Duration::from_millis(1400);
+    while Instant::now() < then {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.signal(Signal::CONT);
+    Some(document(&bursting.wait_with_output().unwrap()))
+}
+
+#[test]
+fn the_steps_are_those_of_the_hosts_own_syn_timer() {
+    for (linear, steps, step) in [
+        ("4", json!([1000, 2000, 3000, 4000, 5000, 7000]), "2s"),
+        ("0", json!([1000, 3000, 7000]), "3s"),
+    ] {
+        let Some(said) = delayed_by(linear) else { return };
+        let burst = &said["burst"];
+        assert_eq!(burst["syn_steps_ms"], steps);
+        assert_eq!(burst["at_once"], 6, "{said:#}");
+        assert_eq!(burst["delayed"], json!({ step: 3 }), "{said:#}");
+        assert_eq!(burst["never"], 0);
+        assert_eq!(burst["depth"], 6);
+        assert_eq!(said["verdict"]["code"], "server.slow_accept");
+    }
+}
+
+#[test]
+fn a_server_that_accepts_slowly_is_named_with_its_pace_and_the_backlog_that_would_do() {
+    let server = Server::apart(&["--backlog", "50", "--accept-delay", "10ms"]);
+    let said = of(&server, &["--burst", "100", "--for", "900ms"]);
+    let burst = &said["burst"];
+    let pace = burst["drains_per_s"].as_f64().unwrap();
+    // One each 10 ms at the most; a busy machine makes it slower.
+    assert!((10.0..=103.0).contains(&pace), "{said:#}");
+    let at_once = number(&burst["at_once"]);
+    assert!((51..=60).contains(&at_once), "{said:#}");
+    assert_eq!(number(&burst["never"]), 100 - at_once);
+    let verdict = &said["verdict"];
+    assert_eq!(verdict["code"], "server.slow_accept");
+    assert_eq!(verdict["confidence"], "certain");
+    let summary = verdict["summary"].as_str().unwrap();
+    assert!(summary.contains("a backlog of 99 would have held it"), "{summary}");
+    let remedy = verdict["remedy"].to_string();
+    for words in
+        ["nginx: listen 80 backlog=99;", "tcp-backlog 99", "Java", "sock.listen(99)"]
+    {
+        assert!(remedy.contains(words), "{remedy}");
+    }
+}
+
+#[test]
+fn a_known_server_gets_its_own_remedy_alone() {
+    let server = Foreign::start(
+        r"
+s = listener(3)
+ready(s)
+while True:
+    time.sleep(0.02)
+    s.accept()
+",
+    );
+    let args = ["--burst", "30", "--for", "700ms"];
+    let (code, said) = backlog(server.sockscope(), server.address(), &args);
+    assert_eq!(code, Some(0));
+    let remedy = said["verdict"]["remedy"].as_array().unwrap();
+    assert_eq!(remedy.len(), 1, "{said:#}");
+    assert!(remedy[0].as_str().unwrap().starts_with("Python: sock.listen(29)"));
+}
+
+const BURST: u64 = 300;
+const FIRST: usize = 100;
+const BACKLOG: i32 = 128;
+const ADMITTED: u64 = 129;
+
+/// A burst over a round trip of 200 ms at a server that accepts nothing; `first` dials
+/// are in its queue before.
+fn over_a_slow_link(v6: bool, cookies: &str, abort: &str, first: usize) -> Option<Value> {
+    let round_trip = Duration::from_millis(200);
+    let link = SlowLink::new(Shape { round_trip, ..Shape::default() })?;
+    link.server.sysctl("net/ipv4/tcp_syncookies", cookies);
+    link.server.sysctl("net/ipv4/tcp_abort_on_overflow", abort);
+    let listener = listen(&link, v6, BACKLOG);
+    let server = listener.local_addr().unwrap();
+    let _clients = burst(&link, server, first);
+    until("the first part is in the accept queue", || {
+        standing(&table(&link, server), Standing::Queued) == first
+    });
+    let dials = (BURST - first as u64).to_string();
+    let command = link.client.command(env!("CARGO_BIN_EXE_sockscope"));
+    let args = ["--burst", &dials, "--authorized", "--for", "2500ms"];
+    let (code, said) = backlog(command, &server.to_string(), &args);
+    assert_eq!(code, Some(0), "{said:#}");
+    assert_eq!(said["burst"]["dialed"], BURST - first as u64);
+    assert_eq!(said["burst"]["confirmed_by"], "client_signs");
+    assert_eq!(said["listeners"], json!([]));
+    let notes = said["warnings"].to_string();
+    assert!(notes.contains("from this side alone it cannot be known"), "{notes}");
+    Some(said)
+}
+
+#[test]
+fn from_afar_phantoms_of_cookies_are_no_depth() {
+    for (cookies, v6) in [("1", false), ("2", false), ("1", true)] {
+        let Some(said) = over_a_slow_link(v6, cookies, "0", 0) else { return };
+        let burst = &said["burst"];
+        assert_eq!(burst["at_once"], BURST, "{cookies} {v6}: {said:#}");
+        assert_eq!(burst["confirmed"], ADMITTED, "{cookies} {v6}: {said:#}");
+        assert_eq!(burst["phantoms_cookie"], BURST - ADMITTED);
+        assert_eq!(burst["phantoms_request_socket"], 0);
+        assert_eq!(burst["phantoms"], BURST - ADMITTED);
+        assert_eq!(burst["depth"], ADMITTED);
+    }
+}
+
+#[test]
+fn from_afar_without_cookies_the_rest_is_never_answered() {
+    let Some(said) = over_a_slow_link(false, "0", "0", 0) else { return };
+    let burst = &said["burst"];
+    assert_eq!(burst["at_once"], ADMITTED, "{said:#}");
+    assert_eq!(burst["confirmed"], ADMITTED, "{said:#}");
+    assert_eq!(burst["never"], BURST - ADMITTED);
+    assert_eq!(burst["depth"], ADMITTED);
+}
+
+#[test]
+fn from_afar_both_kinds_of_phantoms_are_told_apart() {
+    let Some(said) = over_a_slow_link(false, "1", "0", FIRST) else { return };
+    let burst = &said["burst"];
+    let kept = ADMITTED - FIRST as u64;
+    assert_eq!(burst["at_once"], 200, "{said:#}");
+    assert_eq!(burst["confirmed"], kept, "{said:#}");
+    assert_eq!(burst["phantoms_request_socket"], 100, "{said:#}");
+    assert_eq!(burst["phantoms_cookie"], 200 - 100 - kept);
+    assert_eq!(burst["depth"], kept);
+}
+
+#[test]
+fn from_afar_abort_on_overflow_shows_as_resets() {
+    let Some(said) = over_a_slow_link(false, "0", "1", FIRST) else { return };
+    let burst = &said["burst"];
+    let kept = ADMITTED - FIRST as u64;
+    assert_eq!(burst["confirmed"], kept, "{said:#}");
+    assert_eq!(burst["reset"], 100, "{said:#}");
+    assert_eq!(burst["phantoms"], 0);
+    assert_eq!(burst["depth"], kept);
+}
+
+#[test]
+fn find_gives_the_depth_with_the_tries_behind_it() {
+    for backlog in [0, 1, 5] {
+        let text = backlog.to_string();
+        let server = Server::apart(&["--backlog", &text, "--accept-delay", "60ms"]);
+        let said = of(&server, &["--find", "--max", "100"]);
+        let found = number(&said["find"]["deepest_without_loss"]);
+        // One may be accepted meanwhile.
+        assert!((backlog + 1..=backlog + 2).contains(&found), "{said:#}");
+        assert_eq!(said["find"]["ended"], "found");
+        let tries = said["find"]["tries"].as_array().unwrap();
+        for one in tries {
+            let (dialed, lost) = (number(&one["dialed"]), number(&one["lost"]));
+            assert!(dialed > backlog + 1 || lost == 0, "{said:#}");
+            assert!(dialed <= found || lost > 0, "{said:#}");
+        }
+        assert!(tries.iter().any(|one| one["dialed"] == found));
+        assert!(tries.iter().any(|one| one["dialed"] == found + 1));
+    }
+}
+
+#[test]
+fn find_from_afar_needs_no_sight_of_the_queue() {
+    let Some(link) = SlowLink::new(Shape::default()) else { return };
+    // A script that accepts all that queues, each 0.3 s.
+    let script = "import socket, sys, time\n\
+        s = socket.socket(); s.bind(('10.77.0.2', 0)); s.listen(5)\n\
+        print(s.getsockname()[1], flush=True)\n\
+        s.setblocking(False)\n\
+        while True:\n\
+        \x20   time.sleep(0.3)\n\
+        \x20   try:\n\
+        \x20       while True: s.accept()\n\
+        \x20   except BlockingIOError: pass\n";
+    let mut python = link.server.command("python3");
+    let mut server = python.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut port = String::new();
+    let stdout = server.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut port).unwrap();
+    let target = format!("10.77.0.2:{}", port.trim());
+    let command = link.client.command(env!("CARGO_BIN_EXE_sockscope"));
+    let args = ["--find", "--authorized", "--max", "8", "--pause", "700ms"];
+    let (code, said) = backlog(command, &target, &args);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(code, Some(0), "{said:#}");
+    let found = number(&said["find"]["deepest_without_loss"]);
+    // A try in which the script accepts takes more.
+    assert!(found >= 6, "{said:#}");
+    assert!(number(&said["find"]["tries"][3]["dialed"]) == 8, "{said:#}");
+}
+
+#[test]
+fn find_ends_at_its_bound_and_where_nobody_accepts() {
+    let server = Server::apart(&["--backlog", "100"]);
+    let said = of(&server, &["--find", "--max", "5"]);
+    assert_eq!(said["find"]["deepest_without_loss"], 5);
+    assert_eq!(said["find"]["ended"], "bound");
+    let dialed: Vec<&Value> =
+        said["find"]["tries"].as_array().unwrap().iter().map(|t| &t["dialed"]).collect();
+    assert_eq!(dialed, [1, 2, 4, 5]);
+
+    let silent = Server::apart(&["--backlog", "100", "--never-accept"]);
+    let args = ["--find", "--max", "5"];
+    let (code, said) = backlog(silent.sockscope(), &silent.address, &args);
+    assert_eq!(code, Some(3));
+    assert_eq!(said["find"]["ended"], "not_draining", "{said:#}");
+}
+
+#[test]
+fn only_what_may_be_loaded_is() {
+    for (args, says) in [
+        (&["192.0.2.7:80", "--burst", "9"][..], "is not this host"),
+        (&["192.0.2.7:80", "--find", "--authorized"], "also needs --max N"),
+        (&["224.0.0.1:80", "--burst", "9", "--authorized"], "is a multicast address"),
+        (&["127.0.0.1:80", "--burst", "9", "--freeze"], "cannot be used with"),
+        (&["127.0.0.1:80", "--burst", "0"], "must be 1 or more"),
+        (&["127.0.0.1:80", "--burst", "2M"], "at most 1M"),
+    ] {
+        let output = run(&[&["backlog"], args].concat());
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(says), "{args:?}: {said}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_burst_that_waits() {
+    let server = Server::apart(&["--backlog", "5", "--never-accept"]);
+    let mut command = server.sockscope();
+    command.args(["backlog", &server.address, "--burst", "20", "--for", "10m", "-q"]);
+    let bursting = command.stdout(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_child(&bursting);
+    until("the queue is full", || server.listed("-tanH").contains("SYN-SENT"));
+    kill_process(pid, Signal::INT).unwrap();
+    let output = bursting.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\nbecame   6 at once, 14 never\n"), "{text}");
+}
+
+#[test]
+fn the_summary_says_what_became_of_them() {
+    let server = Server::apart(&["--backlog", "128", "--never-accept"]);
+    let mut command = server.sockscope();
+    command.args(["backlog", &server.address, "--burst", "300", "--for", "500ms"]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (address, pid) = (&server.address, server.pid());
+    assert!(
+        text.starts_with(&format!("{address}  sockscope[{pid}]\nburst    300 dials in "))
+    );
+    for line in [
+        "\nbecame   129 at once, 171 never\n",
+        "\nserver   0 accepted, 129 queued (by the server's own table); 0 phantoms",
+        "\ndepth    129 without loss; backlog 128, admits 129\n",
+        "\nverdict  server.accept_queue, certain\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    let note = String::from_utf8(output.stderr).unwrap();
+    assert!(note.contains("its new clients may be turned away"), "{note}");
+}
