@@ -14,9 +14,9 @@ pub(super) fn summary(settled: &[Report], after: &[Report], ramp_s: f64) -> Clos
     let all = merged(after.iter().filter_map(|r| r.closings.silent_ms.as_ref()));
     let at = |q| all.as_ref().map_or(0, |all| all.value_at_quantile(q));
     let (held_after, ended_after) = if ramp_s < ORDERED_S {
-        let ended = settled.iter().flat_map(|r| r.closings.ended_since_us.kept());
+        let ended = settled.iter().flat_map(|r| r.closings.ended_since_us.weighed());
         let held = settled.iter().flat_map(|r| &r.held_since_us);
-        order(held.copied().collect(), ended.copied().collect())
+        order(held.copied().collect(), ended.collect())
     } else {
         (0.0, 1.0)
     };
@@ -73,21 +73,27 @@ fn span(mut moments: Vec<u32>) -> u64 {
 }
 
 /// By when they were established: the share of the held that came after the first of
-/// those that ended (but for 2 % of strays), and the share of those that ended that came
-/// after the median of the held. (0, 1) where nothing ended.
+/// those that ended (but for strays: 2 %, and no more than 5 % of the held, however long
+/// it went on dialing), and the share of those that ended that came after the median of
+/// the held. (0, 1) where nothing ended. Each that ended stands for so many.
 #[allow(clippy::cast_precision_loss)]
-fn order(mut held: Vec<u32>, mut ended: Vec<u32>) -> (f64, f64) {
+fn order(mut held: Vec<u32>, mut ended: Vec<(u32, u32)>) -> (f64, f64) {
     held.sort_unstable();
     ended.sort_unstable();
-    let (Some(&first), Some(&median)) =
-        (ended.get(ended.len() / 50), held.get(held.len() / 2))
-    else {
+    let many = |ended: &[(u32, u32)]| ended.iter().map(|(_, n)| u64::from(*n)).sum();
+    let all: u64 = many(&ended);
+    let mut strays = (all / 50).min(held.len() as u64 / 20);
+    let first = ended.iter().find(|(_, n)| {
+        let found = strays < u64::from(*n);
+        strays = strays.saturating_sub(u64::from(*n));
+        found
+    });
+    let (Some(&(first, _)), Some(&median)) = (first, held.get(held.len() / 2)) else {
         return (0.0, 1.0);
     };
-    let after = |all: &[u32], t| {
-        (all.len() - all.partition_point(|x| *x <= t)) as f64 / all.len() as f64
-    };
-    (after(&held, first), after(&ended, median))
+    let after_first = held.len() - held.partition_point(|moment| *moment <= first);
+    let after_median = many(&ended[ended.partition_point(|one| one.0 <= median)..]);
+    (after_first as f64 / held.len() as f64, after_median as f64 / all as f64)
 }
 
 #[cfg(test)]
@@ -115,13 +121,22 @@ mod tests {
         let (first, last): (Vec<u32>, Vec<u32>) =
             ((0..100).collect(), (100..400).collect());
         // New ones are turned away; old ones make room.
-        assert_eq!(order(first.clone(), last.clone()), (0.0, 1.0));
-        assert_eq!(order(last, first), (1.0, 0.0));
+        let each = |ended: Vec<u32>| ended.into_iter().map(|at| (at, 1)).collect();
+        assert_eq!(order(first.clone(), each(last.clone())), (0.0, 1.0));
+        assert_eq!(order(last, each(first)), (1.0, 0.0));
         let (even, odd) = ((0..200).step_by(2), (50..200).skip(1).step_by(2));
-        let (held_after, ended_after) = order(even.collect(), odd.collect());
+        let (held_after, ended_after) = order(even.collect(), each(odd.collect()));
         assert!((0.7..0.8).contains(&held_after), "{held_after}");
         assert!((0.6..0.7).contains(&ended_after), "{ended_after}");
+        // Dialed for long after the last was taken: that does not hide those before it.
+        let long_after = (50..200).skip(1).step_by(2).chain(200..30_000);
+        let (held_after, _) =
+            order((0..200).step_by(2).collect(), each(long_after.collect()));
+        assert!((0.6..0.8).contains(&held_after), "{held_after}");
+        let sampled = (3..30_000).step_by(16).map(|at| (at, 16)).collect();
+        let (held_after, _) = order((0..200).step_by(2).collect(), sampled);
+        assert!(held_after > 0.9, "{held_after}");
         assert_eq!(order(vec![1], Vec::new()), (0.0, 1.0));
-        assert_eq!(order(Vec::new(), vec![1]), (0.0, 1.0));
+        assert_eq!(order(Vec::new(), vec![(1, 1)]), (0.0, 1.0));
     }
 }

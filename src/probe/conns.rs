@@ -136,6 +136,12 @@ impl Conns {
         self.all.get_mut(place as usize).filter(|conn| conn.fd.is_some())
     }
 
+    /// The same, to look at.
+    #[must_use]
+    pub fn at(&self, place: u32) -> Option<&Conn> {
+        self.all.get(place as usize).filter(|conn| conn.fd.is_some())
+    }
+
     /// Removes a connection and hands out its descriptor.
     pub fn remove(&mut self, place: u32) -> Option<LocalFd> {
         let fd = self.all.get_mut(place as usize)?.fd.take()?;

@@ -67,6 +67,7 @@ pub struct Totals {
     pub slow_resets: u64,
     pub asked_again: u64,
     pub doubtful: u64,
+    pub unheard: u64,
     pub awaited: u64,
     pub served: u64,
     pub unserved: u64,
@@ -241,6 +242,7 @@ impl Fleet {
             t.slow_resets += g.slow_resets.load(Relaxed);
             t.asked_again += g.asked_again.load(Relaxed);
             t.doubtful += g.doubtful.load(Relaxed);
+            t.unheard += g.unheard.load(Relaxed);
             t.elders += g.elders.load(Relaxed);
             t.elders_open += g.elders_open.load(Relaxed);
             t.first_lost += g.first_lost.load(Relaxed);

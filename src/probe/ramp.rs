@@ -29,6 +29,8 @@ const LONGEST_WAY_US: u64 = 1_000_000;
 /// Without one more decided in so long, the rest cannot be: three keepalives, and the
 /// second due repeat of a SYN-ACK, are less.
 const DECIDED_WITHIN_US: u64 = 5_000_000;
+/// The same where it is repeats that are waited for: those of 7 and 15 s are so far apart.
+const UNHEARD_WITHIN_US: u64 = 9_500_000;
 /// How long after its time is over a reply may be given up: a dialer naps.
 const PING_SLACK_US: u64 = 200_000;
 /// How often the pace of keepalives is looked at, and its slowest, in µs between two.
@@ -199,10 +201,14 @@ impl Ramp<'_> {
             self.observer.look(&look);
             let undecided = match self.shared.service {
                 Some(_) => look.totals.awaited,
-                // Without loss nothing is in doubt.
-                None if look.totals.asked_again == 0 => look.totals.undecided(),
-                None => look.totals.undecided() + look.totals.doubtful,
+                None => {
+                    // Without loss nothing is in doubt.
+                    let lossy = look.totals.asked_again > 0;
+                    let doubtful = if lossy { look.totals.doubtful } else { 0 };
+                    look.totals.undecided() + doubtful + look.totals.unheard
+                }
             };
+            let within = if look.totals.unheard > 0 { UNHEARD_WITHIN_US } else { within };
             if undecided < before.0 {
                 before = (undecided, look.at_us);
             }

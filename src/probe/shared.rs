@@ -458,6 +458,8 @@ pub struct Gauges {
     pub asked_again: AtomicU64,
     /// To be looked at once more, since the packet that would unmask one may be lost.
     pub doubtful: AtomicU64,
+    /// Half-open ones of which no due repeat has told since dialing ended.
+    pub unheard: AtomicU64,
     /// The first reply is waited for; open now.
     pub awaited: AtomicU64,
     /// Answered, and open now.

@@ -88,11 +88,15 @@ impl Cell {
             "rtt=50 bursts=2 cookies=1 abort=0 v4 mtu=1500 ts=1 full loss=1",
             "rtt=50 bursts=1 cookies=1 abort=0 v6 mtu=1500 ts=1 drained loss=10",
         ]
-        .map(|name| {
-            let named = Self::all().into_iter().find(|cell| cell.to_string() == name);
-            named.unwrap_or_else(|| panic!("no such cell: {name}"))
-        })
+        .map(Self::named)
         .into()
+    }
+
+    #[allow(dead_code)] // as above
+    /// The cell of this name.
+    pub(crate) fn named(name: &str) -> Self {
+        let named = Self::all().into_iter().find(|cell| cell.to_string() == name);
+        named.unwrap_or_else(|| panic!("no such cell: {name}"))
     }
 
     #[allow(dead_code)] // the tests take a dozen, not by their words

@@ -7,6 +7,27 @@ use crate::fixtures::relay::{Shape, SlowLink};
 use crate::phantoms::cell::Cell;
 use crate::phantoms::trial::{Outcome, prepare, trial};
 
+/// The queue is drained between the repeats of 1 and 3 s: those that the later one admits
+/// are known when the next, of 7 s, stays away.
+#[test]
+fn what_a_repeated_syn_ack_admits_is_waited_for() {
+    let cell = "rtt=2 bursts=1 cookies=0 abort=0 v4 mtu=1500 ts=1 drained loss=0";
+    let cell = Cell::named(cell);
+    let run = |number| {
+        let link = SlowLink::new(Shape::default())?;
+        prepare(&link, &cell);
+        Some(trial(&link, &cell, number))
+    };
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let trials = [8, 11, 14, 17].map(|number| scope.spawn(move || run(number)));
+        trials.into_iter().map(|trial| trial.join().unwrap()).collect()
+    });
+    for outcome in outcomes.into_iter().flatten() {
+        assert_eq!(outcome.errors(), 0, "{}\n{}", outcome.summary(), outcome.detail);
+        assert!(outcome.expected > 129, "{}", outcome.summary());
+    }
+}
+
 #[test]
 fn a_probe_over_a_slow_link_counts_what_the_server_has() {
     let run = |(number, cell): (u32, Cell)| -> Option<(Cell, Outcome)> {

@@ -71,6 +71,14 @@ impl<T> Sample<T> {
         }
     }
 
+    /// Those that are kept, each with how many it stands for.
+    pub fn weighed(&self) -> impl Iterator<Item = (T, u32)>
+    where
+        T: Copy,
+    {
+        self.kept.iter().map(|moment| (*moment, self.every))
+    }
+
     /// Those that are kept, in the order in which they came.
     #[must_use]
     pub fn kept(&self) -> &[T] {

@@ -51,6 +51,8 @@ const QUICK_ANSWER_MS: u32 = 20;
 const AGAIN_MS: u32 = 1000;
 /// At most so many looks in a row, so that dials and answers are not held up.
 const LOOKS: usize = 64;
+/// How often those are counted whose next due repeat is waited for.
+const UNHEARD_MS: u32 = 50;
 /// How long the dialer sleeps while keepalives wait for their turn, or for an answer on
 /// loopback.
 const PACE_US: u64 = 10_000;
@@ -86,6 +88,10 @@ pub(super) struct Confirmer {
     ready: VecDeque<Look>,
     /// By how many seconds ago the keepalive was sent.
     sent: [VecDeque<Look>; KEEPALIVES as usize + 1],
+    /// When dialing ended, in ms since the start and modulo 2^32.
+    dialed_until: Option<u32>,
+    /// When the unheard were last counted, in ms likewise.
+    unheard_at: u32,
 }
 
 impl Confirmer {
@@ -106,6 +112,22 @@ impl Confirmer {
     /// Looks at cleared ones that are still to come.
     fn doubtful(&self) -> u64 {
         self.again.iter().map(|queue| queue.len() as u64).sum()
+    }
+
+    /// Dialing has ended.
+    pub(super) fn end_dialing(&mut self, now_ms: u32) {
+        (self.dialed_until, self.unheard_at) = (Some(now_ms), now_ms);
+    }
+
+    /// What was last looked at before dialing ended, and is to be looked at again.
+    fn unheard(&self) -> impl Iterator<Item = Look> {
+        let ended = self.dialed_until.unwrap_or(0);
+        let moments = self.watched.iter().zip(WATCH_MS).skip(FIRST_REPEAT + 1);
+        moments.zip(&WATCH_MS[FIRST_REPEAT..]).flat_map(move |((queue, _), before)| {
+            let looked_at = |look: &Look| look.since.wrapping_add(*before);
+            let is_before = move |look: &&Look| is_due(looked_at(look), ended);
+            queue.iter().take_while(is_before).copied()
+        })
     }
 
     fn watch(&mut self, look: Look, stage: usize) {
@@ -183,7 +205,11 @@ impl Dialer {
 
     /// Looks at what is due; returns for how many µs nothing more is.
     pub(super) fn confirm(&mut self, now_us: u64) -> u64 {
-        if !self.shared.confirm || self.confirmer.is_idle() {
+        if !self.shared.confirm {
+            return u64::MAX;
+        }
+        if self.confirmer.is_idle() {
+            self.gauges.unheard.store(0, Relaxed);
             return u64::MAX;
         }
         #[allow(clippy::cast_possible_truncation)] // modulo 2^32, as `Conn::since` says
@@ -215,12 +241,36 @@ impl Dialer {
             }
         }
         self.gauges.doubtful.store(self.confirmer.doubtful(), Relaxed);
+        self.count_unheard(now);
         if self.confirmer.is_due(now) {
             return 0;
         }
         let waits =
             !self.confirmer.ready.is_empty() || !self.confirmer.sent[0].is_empty();
         if waits { PACE_US } else { u64::MAX }
+    }
+
+    /// The server may have admitted a half-open one when it last repeated its SYN-ACK: the
+    /// next due repeat tells. Counts those of which none has since dialing ended.
+    fn count_unheard(&mut self, now: u32) {
+        let half_open = self.gauges.half_open.load(Relaxed);
+        let unheard = match self.confirmer.dialed_until {
+            _ if half_open == 0 || self.shared.habit.waits_s().is_some() => 0,
+            None => half_open,
+            Some(_) if now.wrapping_sub(self.confirmer.unheard_at) < UNHEARD_MS => return,
+            Some(_) => {
+                let looks = self.confirmer.unheard();
+                let half_open = |look: &Look| {
+                    let conn = self.conns.at(look.place);
+                    conn.is_some_and(|c| {
+                        c.since == look.since && c.proof == Proof::HalfOpen
+                    })
+                };
+                looks.filter(half_open).count() as u64
+            }
+        };
+        self.confirmer.unheard_at = now;
+        self.gauges.unheard.store(unheard, Relaxed);
     }
 
     /// Has a scout heard its SYN-ACK again? It was alone: no queue can have been full.

@@ -21,6 +21,7 @@ const UNANSWERED_LOOKED_AT: u64 = 32;
 impl Dialer {
     /// Gives up what is unanswered, after a look at some of it.
     pub(super) fn give_up(&mut self) {
+        self.confirmer.end_dialing(self.now_ms());
         let pending = std::mem::take(&mut self.pending);
         for (place, due) in pending {
             let Some(conn) = self.conns.get(place) else { continue };
