@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use super::side::{Side, SideSeen};
 use super::steps::{RTO_MS, by_step, linear_timeouts, syn_steps_ms};
 use crate::host::ProcRoot;
 use crate::probe::fleet::{Fleet, Totals};
@@ -228,19 +229,37 @@ pub struct Shape {
 pub struct Burster {
     plan: Plan,
     view: Option<ServerView>,
+    side: Option<Side>,
     proc_root: ProcRoot,
 }
 
 impl Burster {
     /// Of a target that may be loaded.
-    #[must_use]
-    pub fn new(prepared: Prepared) -> Self {
+    ///
+    /// # Errors
+    /// [`BurstError::Look`].
+    pub fn new(prepared: Prepared) -> Result<Self, BurstError> {
         let Prepared { plan, mut view, proc_root, .. } = prepared;
         let _ = raise_nofile();
-        if let Some(view) = &mut view {
+        let side = view.as_mut().map(|view| {
             view.begin();
-        }
-        Self { plan, view, proc_root }
+            Side::begin(view.watch_mut())
+        });
+        let side = side.transpose().map_err(BurstError::Look)?;
+        Ok(Self { plan, view, side, proc_root })
+    }
+
+    /// The server's side as it is now, where it is on this host.
+    #[must_use]
+    pub fn side(&mut self) -> Option<SideSeen> {
+        let (Some(view), Some(side)) = (&mut self.view, &mut self.side) else {
+            return None;
+        };
+        // A listener that is gone by now is described as it was.
+        let there = view.watch_mut().look().unwrap_or(0);
+        side.note(view.listeners());
+        let watch = view.watch();
+        Some(side.seen(watch, there, watch.owners_by_inode(), watch.unreadable()))
     }
 
     /// The target.
@@ -283,7 +302,7 @@ impl Burster {
         let shared = Arc::new(Shared::new(Settings {
             address: self.plan.endpoint.sock_addr().map_err(BurstError::Dialer)?,
             domain: self.plan.endpoint.domain(),
-            quick: self.plan.endpoint.is_loopback(),
+            quick: self.plan.is_quick,
             window: usize::MAX,
             one_burst: true,
             connect_timeout_us: u64::try_from(patience).unwrap_or(u64::MAX),
@@ -307,7 +326,9 @@ impl Burster {
             fleet: fleet.map_err(BurstError::Dialer)?,
             plan: &self.plan,
             view: self.view.as_mut(),
+            side: self.side.as_mut(),
             blind: Blind(self.proc_root.clone()),
+            proc_root: &self.proc_root,
             interrupted,
             burst: Burst::default(),
             early_phantoms: None,
@@ -339,7 +360,9 @@ struct Running<'a> {
     fleet: Fleet,
     plan: &'a Plan,
     view: Option<&'a mut ServerView>,
+    side: Option<&'a mut Side>,
     blind: Blind,
+    proc_root: &'a ProcRoot,
     interrupted: &'a AtomicBool,
     burst: Burst,
     /// The phantoms before any SYN was sent again, by the server's table.
@@ -385,6 +408,9 @@ impl Running<'_> {
                     established_after: self.fleet.totals().established,
                 });
                 empty = len == 0;
+                if let Some(side) = &mut self.side {
+                    side.note(view.listeners());
+                }
                 if self.early_phantoms.is_none()
                     && dialed_at.is_some_and(|then| at > then + EARLY)
                     && at < Duration::from_millis(RTO_MS)
@@ -426,6 +452,7 @@ impl Running<'_> {
             sees_server: false,
             interrupted: self.interrupted,
             observer: &mut unseen,
+            proc_root: self.proc_root,
         }
         .prove();
     }

@@ -14,15 +14,19 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
 
-use super::owners::{Holder, HoldersError, is_stopped, look_for_more};
+use super::holders::{Found, Holder, HoldersError, is_stopped, look_for_more};
+use super::side::{Side, SideSeen};
 use super::watchdog::Watchdog;
 use crate::host::ProcRoot;
-use crate::host::counters::TcpExt;
 use crate::probe::run::raise_nofile;
 use crate::probe::sources::SourceError;
-use crate::sockets::listeners::Listener;
+use crate::record::backlog::ProcessDoc;
+use crate::record::{Alternative, Confidence, Fact, Verdict};
+use crate::render::count;
+use crate::sockets::model::{Inode, Owner};
 use crate::sockets::target::Endpoint;
 use crate::sockets::watch::{ListenerWatch, ViewError};
+use crate::verdict::Code;
 pub use fill::FillEnd;
 use fill::Filler;
 
@@ -74,50 +78,28 @@ pub enum FreezeError {
     Interrupted,
 }
 
-/// One listener before and after.
-#[derive(Debug, Clone)]
-pub struct Filled {
-    /// The listener, its queue as it was when it was full.
-    pub listener: Listener,
-    /// The length of its queue when its owners were stopped.
-    pub queued_before: u32,
-}
-
-impl Filled {
-    /// What the kernel should admit: one more than the effective backlog, which is
-    /// min(backlog, somaxconn).
-    #[must_use]
-    pub fn expected(&self) -> u64 {
-        u64::from(self.listener.backlog) + 1
-    }
-}
-
 /// What was measured.
 #[derive(Debug, Clone)]
 pub struct Freeze {
-    /// Where it listens.
-    pub address: String,
-    /// Each listener of the address: several with SO_REUSEPORT.
-    pub listeners: Vec<Filled>,
     /// How the filling ended.
     pub end: FillEnd,
-    /// Connections that were made to fill it.
+    /// The listeners, their queues as they were at the end.
+    pub side: SideSeen,
+    /// The length of the queues when the owners were stopped, all together.
+    pub queued_before: u64,
+    /// Connections that were made to fill them.
     pub dialed: u64,
     /// Of these, how many were established.
     pub established: u64,
-    /// The processes that were stopped, and those that were so before.
-    pub stopped: Vec<String>,
-    /// As `stopped`, of those that were stopped already and were left so.
-    pub stopped_before: Vec<String>,
+    /// The processes that were stopped and continued.
+    pub stopped: Vec<ProcessDoc>,
+    /// Those that were stopped already and were left so.
+    pub stopped_before: Vec<ProcessDoc>,
     /// Processes of this host that could not be looked into: one of them may hold the
     /// listener too.
     pub unreadable: usize,
     /// For how long they were stopped.
     pub lasted: Duration,
-    /// net.core.somaxconn.
-    pub somaxconn: Option<u64>,
-    /// What the namespace counted meanwhile.
-    pub counters: Option<TcpExt>,
 }
 
 impl Freeze {
@@ -125,19 +107,94 @@ impl Freeze {
     /// number that they admit if [`Self::end`] is [`FillEnd::Full`].
     #[must_use]
     pub fn queued(&self) -> u64 {
-        self.listeners.iter().map(|one| u64::from(one.listener.queue_len)).sum()
+        self.side.listeners.iter().map(|one| one.queue_len).sum()
     }
 
-    /// What the kernel should admit, of all listeners together.
+    /// What the kernel should admit, of all listeners together: of each one more than its
+    /// effective backlog, which is min(backlog, somaxconn).
     #[must_use]
     pub fn expected(&self) -> u64 {
-        self.listeners.iter().map(Filled::expected).sum()
+        self.side.listeners.iter().map(|one| one.effective_backlog + 1).sum()
     }
 
     /// How many they admit, where that was found.
     #[must_use]
     pub fn admitted(&self) -> Option<u64> {
         (self.end == FillEnd::Full).then(|| self.queued())
+    }
+
+    /// What it found, or why it found nothing.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let (code, confidence, summary) = self.said();
+        let mut verdict = Verdict {
+            code: code.as_str().to_owned(),
+            confidence,
+            summary,
+            ..Verdict::default()
+        };
+        let at_end = format!("{} of {}", count(self.queued()), count(self.expected()));
+        verdict.evidence.push(Fact {
+            fact: "accept queue at the end".to_owned(),
+            value: at_end,
+            source: "sock_diag".to_owned(),
+        });
+        if code == Code::ServerStopped {
+            let pids = self.stopped_before.iter().map(|one| one.pid.to_string());
+            let pids: Vec<String> = pids.collect();
+            verdict.remedy.push(format!("kill -CONT {}", pids.join(" ")));
+        }
+        if self.end == FillEnd::Unanswered {
+            verdict.alternatives.push(Alternative {
+                code: Code::ServerSynQueue.as_str().to_owned(),
+                decides: "whether TCPReqQFullDrop grew: nstat -az TcpExtTCPReqQFullDrop"
+                    .to_owned(),
+            });
+        }
+        verdict
+    }
+
+    fn said(&self) -> (Code, Confidence, String) {
+        let certain = Confidence::Certain;
+        let admits = match self.queued() {
+            all if all == self.expected() => {
+                let each =
+                    if self.side.listeners.len() > 1 { ", of each listener" } else { "" };
+                format!("admits {}: min(backlog, somaxconn) + 1{each}", count(all))
+            }
+            all => format!("admits {}, not {}", count(all), count(self.expected())),
+        };
+        match self.end {
+            FillEnd::Full if self.stopped.is_empty() => {
+                let summary = format!(
+                    "The server was stopped before and still is; its queue {admits}."
+                );
+                (Code::ServerStopped, certain, summary)
+            }
+            FillEnd::Full => (Code::Requested, certain, format!("The queue {admits}.")),
+            FillEnd::Deferred => {
+                let summary = "Connections are established and do not queue: the listener \
+                               waits for a first byte (TCP_DEFER_ACCEPT), and none is sent.";
+                (Code::ServerUnserved, Confidence::Likely, summary.to_owned())
+            }
+            FillEnd::Unanswered => {
+                let summary = "Dials are not answered though the queue has room.";
+                (Code::PathFiltered, Confidence::Possible, summary.to_owned())
+            }
+            FillEnd::TimeOver => {
+                let summary = "The time was over before the queue was full.";
+                (Code::TimeLimit, certain, summary.to_owned())
+            }
+            FillEnd::Continued => {
+                let summary =
+                    "Somebody else continued the server before the queue was full.";
+                (Code::Interrupted, certain, summary.to_owned())
+            }
+            FillEnd::Interrupted => {
+                let summary = "Interrupted; what was stopped runs again.";
+                (Code::Interrupted, certain, summary.to_owned())
+            }
+        }
     }
 }
 
@@ -155,6 +212,7 @@ pub struct WatchdogCommand {
 pub struct Prepared {
     watch: ListenerWatch,
     holders: Vec<Holder>,
+    owners: Vec<(Inode, Owner)>,
     unreadable: usize,
     freeze_for: Duration,
 }
@@ -173,7 +231,7 @@ impl Prepared {
             return Err(FreezeError::NotListening(watch.endpoint().clone()));
         };
         let uid = first.uid;
-        let (holders, unreadable) =
+        let Found { new: holders, owners, unreadable } =
             look_for_more(watch.proc_root(), watch.listeners(), &[])?;
         if holders.is_empty() {
             let endpoint = watch.endpoint().clone();
@@ -188,7 +246,7 @@ impl Prepared {
         if needs > own {
             return Err(FreezeError::Descriptors { needs, limit: own });
         }
-        Ok(Self { watch, holders, unreadable, freeze_for })
+        Ok(Self { watch, holders, owners, unreadable, freeze_for })
     }
 
     /// The processes that are going to be stopped.
@@ -218,10 +276,9 @@ impl Prepared {
         interrupted: &AtomicBool,
     ) -> Result<Freeze, FreezeError> {
         let mut filler = Filler::new(self.watch.endpoint(), self.watch.proc_root())?;
-        let counters_before = self.watch.counters();
+        let side = Side::begin(&mut self.watch).map_err(FreezeError::Fill)?;
         let watchdog = Watchdog::start(&watchdog.program, &watchdog.args)
             .map_err(FreezeError::Watchdog)?;
-        let address = self.address();
         let mut stopped = Stopped {
             watchdog: Some(watchdog),
             holders: Vec::new(),
@@ -235,7 +292,7 @@ impl Prepared {
         if self.watch.look().map_err(FreezeError::Fill)? == 0 {
             return Err(FreezeError::NotListening(self.watch.endpoint().clone()));
         }
-        let before = self.watch.listeners().to_vec();
+        let queued_before = self.watch.queue_len();
         let end = self.fill(&mut filler, &mut stopped, deadline, interrupted);
         let mut end = end?;
         // Had one of them run meanwhile, the number would mean nothing.
@@ -246,28 +303,19 @@ impl Prepared {
         let lasted = stopped.resume();
         let (dialed, established) = (filler.dialed(), filler.established());
         drop(filler);
-        let queued_before = |listener: &Listener| {
-            let then = before.iter().find(|then| then.cookie == listener.cookie);
-            then.map_or(0, |then| then.queue_len)
-        };
-        let listeners = self.watch.listeners().iter().map(|listener| Filled {
-            queued_before: queued_before(listener),
-            listener: listener.clone(),
-        });
-        let counters = self.watch.counters().zip(counters_before);
+        // What is told of the queues is from the last look, when they were full.
+        let listening = self.watch.listeners().len();
+        let side = side.seen(&self.watch, listening, &self.owners, self.unreadable);
         Ok(Freeze {
-            address,
-            listeners: listeners.collect(),
             end,
+            side,
+            queued_before,
             dialed,
             established,
             stopped: names,
             stopped_before: names_before,
             unreadable: self.unreadable,
             lasted: lasted.min(self.freeze_for),
-            // It bounds unix sockets too (net/socket.c, __sys_listen_socket).
-            somaxconn: self.watch.sysctl("net.core.somaxconn"),
-            counters: counters.map(|(now, before)| now.since(&before)),
         })
     }
 
@@ -280,12 +328,12 @@ impl Prepared {
             if interrupted.load(Relaxed) {
                 return Err(FreezeError::Interrupted);
             }
-            let (new, unreadable) = look_for_more(
+            let Found { new, owners, unreadable } = look_for_more(
                 self.watch.proc_root(),
                 self.watch.listeners(),
                 &self.holders,
             )?;
-            self.unreadable = unreadable;
+            (self.owners, self.unreadable) = (owners, unreadable);
             if new.is_empty() {
                 return Ok(());
             }
@@ -319,12 +367,12 @@ impl Prepared {
             if end != FillEnd::TimeOver || Instant::now() >= deadline {
                 return Ok(end);
             }
-            let (new, unreadable) = look_for_more(
+            let Found { new, owners, unreadable } = look_for_more(
                 &stopped.proc_root,
                 self.watch.listeners(),
                 &stopped.holders,
             )?;
-            self.unreadable = unreadable;
+            (self.owners, self.unreadable) = (owners, unreadable);
             until = if new.is_empty() { deadline } else { Instant::now() + patience };
             stopped.stop(new)?;
         }
@@ -394,10 +442,10 @@ impl Stopped {
     }
 
     /// The names of those stopped here, and of those that were so before.
-    fn names(&self) -> (Vec<String>, Vec<String>) {
+    fn names(&self) -> (Vec<ProcessDoc>, Vec<ProcessDoc>) {
         let (before, here): (Vec<&Holder>, Vec<&Holder>) =
             self.holders.iter().partition(|holder| holder.was_stopped);
-        let names = |of: Vec<&Holder>| of.iter().map(ToString::to_string).collect();
+        let names = |of: Vec<&Holder>| of.into_iter().map(ProcessDoc::from).collect();
         (names(here), names(before))
     }
 

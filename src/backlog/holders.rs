@@ -11,7 +11,7 @@ use crate::host::ProcRoot;
 use crate::host::process::{self, ProcessView};
 use crate::host::text::{escaped, field};
 use crate::sockets::listeners::Listener;
-use crate::sockets::model::Inode;
+use crate::sockets::model::{Inode, Owner};
 use crate::sockets::owners::owners_of;
 
 /// Why a process may not be stopped.
@@ -72,17 +72,27 @@ pub enum HoldersError {
     Pidfd { comm: String, pid: u32, why: io::Error },
 }
 
+/// What a look for holders found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Those that were not known.
+    pub(super) new: Vec<Holder>,
+    /// Every descriptor of the listeners.
+    pub(super) owners: Vec<(Inode, Owner)>,
+    /// Processes that could not be looked into.
+    pub(super) unreadable: usize,
+}
+
 /// Looks for the processes that hold these listeners, beside those `known`. One that
-/// ends meanwhile is left out. Returns the new ones, and how many processes could not be
-/// looked into.
+/// ends meanwhile is left out.
 ///
 /// # Errors
 /// A [`HoldersError`]; one that may not be stopped forbids it for all.
-pub fn look_for_more(
+pub(super) fn look_for_more(
     proc_root: &ProcRoot,
     listeners: &[Listener],
     known: &[Holder],
-) -> Result<(Vec<Holder>, usize), HoldersError> {
+) -> Result<Found, HoldersError> {
     let inodes: HashSet<Inode> = listeners.iter().map(|l| l.inode).collect();
     let found = owners_of(proc_root.as_path(), &inodes).map_err(HoldersError::Scan)?;
     let mut pids: Vec<u32> = found.iter().map(|(_, owner)| owner.pid).collect();
@@ -110,7 +120,7 @@ pub fn look_for_more(
             }
         }
     }
-    Ok((new, found.unreadable()))
+    Ok(Found { new, owners: found.iter().collect(), unreadable: found.unreadable() })
 }
 
 fn forbidden(proc_root: &ProcRoot, view: &ProcessView) -> Option<Forbidden> {
@@ -166,7 +176,7 @@ fn threads(proc_root: &ProcRoot, pid: u32) -> Vec<u32> {
 /// ended counts as such; one in an uninterruptible sleep with `or_asleep`: it stops
 /// before it runs a line of its program again.
 #[must_use]
-pub fn is_stopped(proc_root: &ProcRoot, id: ProcessId, or_asleep: bool) -> bool {
+pub(super) fn is_stopped(proc_root: &ProcRoot, id: ProcessId, or_asleep: bool) -> bool {
     let still = |state: char| {
         matches!(state, 'T' | 't' | 'Z' | 'X' | 'x') || (or_asleep && state == 'D')
     };

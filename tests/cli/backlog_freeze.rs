@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::fixtures::foreign::Foreign;
+use crate::fixtures::netns::Netns;
+use crate::fixtures::probing::Records;
 use crate::fixtures::{Server, echoes, sockscope, until};
 
 /// The state of a process (proc_pid_stat(5)): `T` is stopped.
@@ -22,7 +24,7 @@ fn state(pid: u32) -> char {
 
 /// Freezes the target by this command.
 fn freeze_by(mut command: Command, target: &str) -> Command {
-    command.args(["backlog", target, "--freeze", "--yes", "--format", "json"]);
+    command.args(["backlog", target, "--freeze", "--yes", "-j", "--no-record"]);
     // A host with many descriptors takes its time; nothing here does.
     command.args(["--freeze-for", "20s"]).stdin(Stdio::null());
     command
@@ -34,6 +36,11 @@ fn freeze(server: &Server) -> Command {
 
 fn document(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+fn code(doc: &Value) -> (&str, &str) {
+    let verdict = &doc["verdict"];
+    (verdict["code"].as_str().unwrap(), verdict["confidence"].as_str().unwrap())
 }
 
 fn said(output: &Output) -> String {
@@ -66,8 +73,13 @@ fn a_queue_admits_its_effective_backlog_and_one_more() {
         assert_eq!(said["freeze"]["ended"], "full");
         assert_eq!(said["listeners"][0]["effective_backlog"], effective);
         assert_eq!(said["listeners"][0]["address"], server.address.as_str());
-        let owner = format!("sockscope[{}]", server.pid());
-        assert_eq!(said["freeze"]["stopped"][0], owner.as_str());
+        let stopped = &said["freeze"]["stopped"][0];
+        assert_eq!(
+            (&stopped["comm"], &stopped["pid"]),
+            (&"sockscope".into(), &server.pid().into())
+        );
+        assert_eq!(said["listeners"][0]["owners"][0]["pid"], server.pid());
+        assert_eq!((code(&said), said.get("watched")), (("requested", "certain"), None));
         assert!(said["counters"]["listen_overflows"].as_u64().unwrap() > 0);
         assert!(echoes(server.connect(), "as before"));
     }
@@ -126,9 +138,10 @@ signal.pause()
     let output = freeze_by(server.sockscope(), server.address()).output().unwrap();
     let said = document(&output);
     assert_eq!(said["freeze"]["admitted"], 10, "{said:#} {output:?}");
-    let stopped = said["freeze"]["stopped"].to_string();
+    let stopped = said["freeze"]["stopped"].as_array().unwrap();
+    assert_eq!(stopped.len(), 4);
     for pid in children.iter().chain([&server.pid()]) {
-        assert!(stopped.contains(&format!("[{pid}]")), "{pid}: {stopped}");
+        assert!(stopped.iter().any(|one| one["pid"] == *pid), "{pid}: {stopped:?}");
         until("it runs again", || state(*pid) != 'T');
     }
 }
@@ -164,10 +177,8 @@ fn one_that_was_stopped_before_stays_so() {
     let said = document(&output);
     assert_eq!(said["freeze"]["admitted"], 6, "{said:#}");
     assert_eq!(said["freeze"]["stopped"], Value::Array(Vec::new()));
-    assert_eq!(
-        said["freeze"]["stopped_before"][0],
-        format!("sockscope[{}]", server.pid())
-    );
+    assert_eq!(said["freeze"]["stopped_before"][0]["pid"], server.pid());
+    assert_eq!(code(&said), ("server.stopped", "certain"));
     assert_eq!(state(server.pid()), 'T');
     server.signal(Signal::CONT);
     assert!(echoes(server.connect(), "continued by the test"));
@@ -228,7 +239,7 @@ fn on_a_terminal_it_asks() {
         let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
         let (program, address) = (words.join(" "), &server.address);
         let line = format!(
-            "{program} backlog {address} --freeze --freeze-for 20s; echo code=$?"
+            "{program} backlog {address} --freeze --freeze-for 20s --no-record; echo code=$?"
         );
         let script = Command::new("script")
             .args(["-qec", &line, "/dev/null"])
@@ -277,6 +288,7 @@ impl Freezing {
             &server.address,
             "--freeze",
             "--yes",
+            "--no-record",
             "--freeze-for",
             freeze_for,
         ]);
@@ -421,7 +433,8 @@ fn the_summary_says_what_was_stopped_and_what_is_admitted() {
     let server = Server::apart(&["--backlog", "128"]);
     let output = server
         .sockscope()
-        .args(["backlog", &server.address, "--freeze", "--yes", "--freeze-for", "20s"])
+        .args(["backlog", &server.address, "--freeze", "--yes", "--no-record"])
+        .args(["--freeze-for", "20s"])
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -429,7 +442,8 @@ fn the_summary_says_what_was_stopped_and_what_is_admitted() {
     assert!(text.starts_with(&format!("{address}  sockscope[{pid}] stopped for ")));
     for line in [
         "\nadmits   129 connections: min(backlog, somaxconn) + 1\n",
-        "\nbacklog  128 effective; somaxconn ",
+        "\nbacklog  128 effective (admits 129); somaxconn ",
+        "\nverdict  requested, certain: The queue admits 129: min(backlog, somaxconn) + 1.",
         "\nqueue    0 before, 129 at the end; 145 dialed, 129 established\n",
     ] {
         assert!(text.contains(line), "{text}");

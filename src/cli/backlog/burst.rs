@@ -1,36 +1,38 @@
 //! `sockscope backlog TARGET --burst N` and `--find`.
 
-use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-
-use super::exit::{Exit, Failure};
-use super::output::Output;
-use super::parse;
-use crate::backlog::burst::{Burst, Burster, Shape};
-use crate::backlog::document::{BurstRow, Document, ListenerRow, SCHEMA};
+use super::args::{Args, Format};
+use super::attach::{Named, attach, inside};
+use super::record::Recorder;
+use super::{closed_pipe_is_fine, heed_signals, loads, print_json, summary};
+use crate::backlog::burst::{Burst, BurstError, Burster, Shape};
 use crate::backlog::find::{Limits, Search, SearchEnd, search};
-use crate::backlog::judge::judge;
+use crate::backlog::loads::{of_burst, of_search};
+use crate::backlog::report::Asked;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::Output;
+use crate::cli::parse;
 use crate::host::ProcRoot;
-use crate::host::text::escaped;
-use crate::kernel::errno;
 use crate::probe::plan::{EvidenceMode, Pairs};
-use crate::probe::prepare::{Request, prepare};
-use crate::probe::ramp::Watch;
-use crate::record::{Verdict, Warning};
-use crate::render::{count, plural, rate, seconds};
-use crate::sockets::target::Target;
+use crate::probe::prepare::{PrepareError, Prepared, Request, prepare};
+use crate::probe::safety::Refusal;
+use crate::record::backlog::BacklogDoc;
+use crate::record::{Phase, Sample};
+use crate::sockets::target::{Endpoint, Target};
 
 /// The most dials of a burst: more than any queue is deep.
 const DIALS_MAX: u64 = 1_000_000;
+/// The deepest burst that a search tries unless told otherwise.
+const FIND_MAX: u64 = 8192;
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a queue that can be seen may take to drain between two tries.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
-pub(super) struct BurstArgs {
+pub(in crate::cli) struct BurstArgs {
     /// Dial N times at once, and say what becomes of each over time
     ///
     /// A dial that a full queue drops is sent again by this host's SYN timer, and counts
@@ -38,13 +40,15 @@ pub(super) struct BurstArgs {
     /// side alone, are told by the server's table where that is on this host, else by
     /// repeated SYN-ACKs and by keepalives. Dials unanswered after --for count as never.
     #[arg(long, value_name = "N", value_parser = dials, help_heading = "Burst",
-        conflicts_with_all = ["freeze", "find", "count_from", "interval"])]
-    burst: Option<u64>,
+        conflicts_with_all = ["freeze", "find", "count_from", "interval", "rate",
+            "all_netns", "wait_for_overflow"])]
+    pub(super) burst: Option<u64>,
 
     /// Search for the deepest burst that loses nothing, by doubling and halving
     #[arg(long, help_heading = "Burst",
-        conflicts_with_all = ["freeze", "count_from", "interval", "lasts"])]
-    find: bool,
+        conflicts_with_all = ["freeze", "count_from", "interval", "rate", "lasts",
+            "all_netns", "wait_for_overflow"])]
+    pub(super) find: bool,
 
     /// The deepest burst that --find may try [default: 8192 on this host]
     #[arg(long, value_name = "N", value_parser = dials, requires = "find",
@@ -58,11 +62,11 @@ pub(super) struct BurstArgs {
 
     /// You may load a target that is not this host; --find needs --max then
     #[arg(long, help_heading = "Burst")]
-    authorized: bool,
+    pub(super) authorized: bool,
 }
 
 impl BurstArgs {
-    /// Whether a burst is to be made.
+    /// Whether connections are to be made.
     pub(super) fn is_asked_for(&self) -> bool {
         self.burst.is_some() || self.find
     }
@@ -76,101 +80,186 @@ fn dials(text: &str) -> Result<u64, String> {
 }
 
 /// Runs the command.
-pub(super) fn run(
-    args: &BurstArgs,
-    (given, target): (&str, Target),
-    lasts: Option<Duration>,
-    proc_root: ProcRoot,
-    json: bool,
-    output: Output,
-) -> Result<Exit, Failure> {
-    // Without --max the rules refuse a target that is not this host.
-    let max = args.burst.or(args.max);
-    let patience = lasts.unwrap_or(Duration::from_secs(10));
-    let prepared = prepare(request(args, given, target, max, patience, proc_root))
-        .map_err(Failure::usage)?;
-    let listens = prepared.view.as_ref().map(|view| !view.listeners().is_empty());
-    if listens == Some(false) {
-        let why = anyhow::anyhow!("nothing listens on {} here", prepared.plan.endpoint);
-        return Err(Failure::lacking(why));
-    }
-    let mut warnings = prepared.warnings.clone();
-    output.note(&format!(
-        "loading {}; its new clients may be turned away meanwhile",
-        prepared.plan.endpoint
-    ));
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone())
-            .map_err(Failure::lacking)?;
-    }
-    let mut burster = Burster::new(prepared);
-    let made = match args.burst {
-        Some(dials) => {
-            let shape = Shape { dials, patience };
-            burster.burst(shape, &interrupted).map(Made::Burst)
-        }
-        None => {
-            let most = args.max.unwrap_or(8192);
-            let how = Limits { max: most, pause: args.pause, drain_within: DRAIN_WITHIN };
-            search(&mut burster, how, &interrupted).map(Made::Search)
-        }
-    };
-    let made = made.map_err(Failure::lacking)?;
-    warnings.extend(caveats(&made, burster.view().is_some()));
-    for warning in &warnings {
-        output.note(&warning.message);
-    }
-    let document = document(&made, &mut burster, warnings);
-    print(&made, &document, json)?;
-    Ok(made.exit())
+pub(super) fn run(args: &Args, given: &str, output: &Output) -> Result<Exit, Failure> {
+    let root = ProcRoot::new(&args.proc_root);
+    let named = args.netns.as_ref().map(|spec| Named::find(spec, &root)).transpose()?;
+    let interrupted = heed_signals()?;
+    inside(named.as_ref(), || measure(args, given, named.as_ref(), &interrupted, output))
 }
 
-/// What was done.
+fn measure(
+    args: &Args,
+    given: &str,
+    named: Option<&Named>,
+    interrupted: &AtomicBool,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let root = ProcRoot::new(&args.proc_root);
+    let patience = args.lasts.unwrap_or(PATIENCE);
+    let target = Target::parse(given).map_err(Failure::usage)?;
+    let endpoints = endpoints(&target, &root, named)?;
+    let request = request(&args.burst, given, endpoints, patience, root.clone());
+    let prepared = prepare(request).map_err(|error| refused(error, &args.burst))?;
+    let asked = Asked {
+        given: given.to_owned(),
+        endpoint: prepared.plan.endpoint.clone(),
+        netns: args.netns.clone(),
+        started: SystemTime::now(),
+        interval: Duration::ZERO,
+        lasts: patience,
+    };
+    if prepared.view.as_ref().is_some_and(|view| view.listeners().is_empty()) {
+        let why = anyhow::anyhow!("nothing listens on {} here", asked.endpoint);
+        return Err(Failure::lacking(why));
+    }
+    let mut recorder = Recorder::create(args, &asked)?;
+    output.note(&format!(
+        "loading {}; its new clients may be turned away meanwhile",
+        asked.endpoint
+    ));
+    let warnings = prepared.warnings.clone();
+    let made = match make(&args.burst, patience, prepared, interrupted) {
+        Ok(made) => made,
+        Err(error) => {
+            recorder.discard();
+            return Err(Failure::lacking(error));
+        }
+    };
+    let (outcome, mut document) = made.into_document(&asked, &mut recorder);
+    document.warnings.splice(0..0, warnings);
+    report(args, &asked, document, recorder, output)?;
+    Ok(outcome)
+}
+
+fn report(
+    args: &Args,
+    asked: &Asked,
+    mut document: BacklogDoc,
+    recorder: Recorder,
+    output: &Output,
+) -> Result<(), Failure> {
+    let root = ProcRoot::new(&args.proc_root);
+    let recorded = recorder.finish(asked, &mut document, &root);
+    for warning in &document.warnings {
+        output.note(&warning.message);
+    }
+    closed_pipe_is_fine(match args.format() {
+        Format::Json => print_json(&document),
+        _ => summary::print_lines(loads::lines(&document), recorded.as_deref(), output),
+    })
+}
+
+/// The addresses to try; a port of this host means whatever listens on it.
+fn endpoints(
+    target: &Target,
+    root: &ProcRoot,
+    named: Option<&Named>,
+) -> Result<Vec<Endpoint>, Failure> {
+    if let Target::Tcp { host, .. } = target
+        && host == "localhost"
+    {
+        return Ok(vec![attach(target, root, named)?.endpoint().clone()]);
+    }
+    target.resolve().map_err(Failure::usage)
+}
+
+/// What was refused, in the words of these flags.
+fn refused(error: PrepareError, args: &BurstArgs) -> Failure {
+    let flags = if args.find { "--authorized --max N" } else { "--authorized" };
+    match error {
+        PrepareError::Refused(Refusal::NotOurs(address)) => Failure::usage(format!(
+            "{address} is not this host: loading it needs its owner's consent; if you \
+             have it, add {flags}"
+        )),
+        PrepareError::Refused(Refusal::NoListener(address)) => Failure::usage(format!(
+            "{address} is an address of this host, but nothing listens on it here, so \
+             another machine may answer; if that may be loaded, add {flags}"
+        )),
+        other => Failure::usage(other),
+    }
+}
+
+/// What was done, and the server's side of it.
 enum Made {
-    Burst(Burst),
-    Search(Search),
+    Burst(Burst, Burster),
+    Search(Search, Burster),
+}
+
+fn make(
+    args: &BurstArgs,
+    patience: Duration,
+    prepared: Prepared,
+    interrupted: &AtomicBool,
+) -> Result<Made, BurstError> {
+    let mut burster = Burster::new(prepared)?;
+    if let Some(dials) = args.burst {
+        let burst = burster.burst(Shape { dials, patience }, interrupted)?;
+        return Ok(Made::Burst(burst, burster));
+    }
+    let max = args.max.unwrap_or(FIND_MAX);
+    let how = Limits { max, pause: args.pause, drain_within: DRAIN_WITHIN };
+    let found = search(&mut burster, how, interrupted)?;
+    Ok(Made::Search(found, burster))
 }
 
 impl Made {
-    /// The burst to judge: of a search the last one that lost some.
-    fn burst(&self) -> Option<&Burst> {
+    fn into_document(self, asked: &Asked, recorder: &mut Recorder) -> (Exit, BacklogDoc) {
         match self {
-            Self::Burst(burst) => Some(burst),
-            Self::Search(search) => search.overflowed.as_ref(),
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Burst(burst) if burst.interrupted => Exit::Interrupted,
-            Self::Search(search) if search.end == SearchEnd::Interrupted => {
-                Exit::Interrupted
+            Self::Burst(burst, mut burster) => {
+                timeline(&burst, recorder);
+                let got_in = burst.at_once + burst.delayed.values().sum::<u64>();
+                let exit = match got_in {
+                    _ if burst.interrupted => Exit::Interrupted,
+                    0 => Exit::Lacking,
+                    _ => Exit::Done,
+                };
+                (exit, of_burst(asked, &burst, burster.side()))
             }
-            Self::Burst(burst) if burst.at_once + delayed(burst) == 0 => Exit::Lacking,
-            Self::Search(search) if search.end == SearchEnd::NotDraining => Exit::Lacking,
-            _ => Exit::Done,
+            Self::Search(search, mut burster) => {
+                let exit = match search.end {
+                    SearchEnd::Interrupted => Exit::Interrupted,
+                    SearchEnd::NotDraining => Exit::Lacking,
+                    SearchEnd::Found | SearchEnd::Bound => Exit::Done,
+                };
+                (exit, of_search(asked, &search, burster.side()))
+            }
         }
     }
 }
 
-fn delayed(burst: &Burst) -> u64 {
-    burst.delayed.values().sum()
+/// The looks at the queue that show a change.
+fn timeline(burst: &Burst, recorder: &mut Recorder) {
+    let mut last = None;
+    for look in &burst.queue {
+        if last.replace((look.len, look.established))
+            == Some((look.len, look.established))
+        {
+            continue;
+        }
+        recorder.append(&Sample {
+            t_s: look.at.as_secs_f64(),
+            phase: Phase::Ramp,
+            established: look.established,
+            queued: Some(look.len),
+            ..Sample::default()
+        });
+    }
 }
 
 fn request(
     args: &BurstArgs,
     given: &str,
-    target: Target,
-    max: Option<u64>,
+    endpoints: Vec<Endpoint>,
     patience: Duration,
     proc_root: ProcRoot,
 ) -> Request {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     Request {
-        target,
+        endpoints,
+        is_http: false,
         given: given.to_owned(),
-        max,
+        // Without --max the rules refuse a target that is not this host.
+        max: args.burst.or(args.max),
         rate: None,
         hold: Duration::ZERO,
         time_limit: patience,
@@ -193,183 +282,4 @@ fn request(
         may_dial: true,
         proc_root,
     }
-}
-
-fn caveats(made: &Made, in_sight: bool) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    let mut warn = |code: &str, message: &str| {
-        warnings.push(Warning { code: code.into(), message: message.into() });
-    };
-    if !in_sight {
-        warn(
-            "client_alone",
-            "from this side alone it cannot be known how long the queue is, what its \
-             backlog is, or whether what was confirmed was accepted too; run it on the \
-             server's host for that",
-        );
-    }
-    if let Made::Burst(burst) = made
-        && burst.deferred > 0
-    {
-        warn(
-            "deferred",
-            "the listener waits for a first byte (TCP_DEFER_ACCEPT), and none is sent: \
-             what it deferred does not queue",
-        );
-    }
-    match made {
-        Made::Search(search) if search.end == SearchEnd::NotDraining => warn(
-            "not_draining",
-            "the queue did not drain within 10 s after a try: nobody accepts, so that \
-             only the first burst can be told; --freeze gives what it admits",
-        ),
-        _ => {}
-    }
-    warnings
-}
-
-fn document(made: &Made, burster: &mut Burster, warnings: Vec<Warning>) -> Document {
-    let mut document = Document {
-        schema: SCHEMA,
-        target: burster.endpoint().to_string(),
-        warnings,
-        ..Document::default()
-    };
-    let peak = made.burst().and_then(|b| b.queue.iter().map(|look| look.len).max());
-    if let Some(view) = burster.view_mut() {
-        let owners: Vec<String> = view
-            .processes()
-            .map(|p| format!("{}[{}]", escaped(&p.comm), p.pid))
-            .collect();
-        // A listener that is gone by now has been described before.
-        let _ = view.glance();
-        // Of several the peak is of all together, and so of none.
-        let peak = peak.filter(|_| view.listeners().len() == 1).unwrap_or(0);
-        let rows = view.listeners().iter();
-        document.listeners =
-            rows.map(|one| ListenerRow::new(one, peak, owners.clone())).collect();
-        let evidence = view.evidence(u64::MAX);
-        document.counters = evidence.counters.map(Into::into);
-        document.somaxconn = evidence.somaxconn;
-    }
-    let owners = document.listeners.first().map(|one| one.owners.clone());
-    let owners = owners.unwrap_or_default();
-    document.verdict = made.burst().and_then(|b| judge(b, document.somaxconn, &owners));
-    match made {
-        Made::Burst(burst) => document.burst = Some(burst.into()),
-        Made::Search(search) => document.find = Some(search.into()),
-    }
-    document
-}
-
-fn print(made: &Made, document: &Document, json: bool) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let printed = if json {
-        serde_json::to_writer_pretty(&mut out, document)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out))
-    } else {
-        write!(out, "{}", summary(made, document))
-    };
-    match printed.and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::lacking(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn summary(made: &Made, document: &Document) -> String {
-    let mut lines = Vec::new();
-    let owners = document.listeners.first().map(|l| l.owners.join(", "));
-    let owners = owners.unwrap_or_default();
-    lines.push(format!("{}  {owners}", document.target).trim_end().to_owned());
-    match made {
-        Made::Burst(burst) => lines.extend(of_burst(burst)),
-        Made::Search(search) => lines.extend(of_search(search)),
-    }
-    if let Some(verdict) = &document.verdict {
-        lines.extend(of_verdict(verdict));
-    }
-    lines.join("\n") + "\n"
-}
-
-fn of_burst(burst: &Burst) -> Vec<String> {
-    let row = BurstRow::from(burst);
-    let took = format!("{:.1} ms", row.dialed_in_ms);
-    let mut lines = vec![format!("burst    {} in {took}", plural(burst.dialed, "dial"))];
-    let mut came = vec![format!("{} at once", count(burst.at_once))];
-    came.extend(burst.delayed.iter().map(|(ms, n)| {
-        let after = Duration::from_millis(*ms).as_secs();
-        format!("{} after {after} s", count(*n))
-    }));
-    for (n, what) in [
-        (burst.refused, "refused"),
-        (burst.never, "never"),
-        (burst.reset, "reset"),
-        (burst.closed, "closed"),
-    ] {
-        if n > 0 {
-            came.push(format!("{} {what}", count(n)));
-        }
-    }
-    lines.push(format!("became   {}", came.join(", ")));
-    if !burst.errors.is_empty() {
-        let names = burst.errors.iter();
-        let names: Vec<String> =
-            names.map(|(no, n)| format!("{} {}", count(*n), errno::name(*no))).collect();
-        lines.push(format!("errors   {}", names.join(", ")));
-    }
-    let held = match &burst.server {
-        Some(s) => format!(
-            "{} accepted, {} queued (by the server's own table)",
-            count(s.accepted),
-            count(s.queued)
-        ),
-        None => format!("{} confirmed", count(burst.confirmed)),
-    };
-    lines.push(format!(
-        "server   {held}; {} (cookie {}, request socket {})",
-        plural(burst.phantoms(), "phantom"),
-        count(burst.phantoms_cookie),
-        count(burst.phantoms_request_socket)
-    ));
-    let (depth, at_least) = burst.depth();
-    let least = if at_least { "at least " } else { "" };
-    let admits = burst.backlog.map_or(String::new(), |(backlog, admits)| {
-        format!("; backlog {}, admits {}", count(backlog), count(admits))
-    });
-    lines.push(format!("depth    {least}{} without loss{admits}", count(depth)));
-    let drains = match burst.drain() {
-        Some(drain) if drain.at_least => format!("at least {}", rate(drain.per_s)),
-        Some(drain) => rate(drain.per_s),
-        None => "not seen: nothing queued for long enough".into(),
-    };
-    lines.push(format!("drains   {drains}"));
-    lines
-}
-
-fn of_search(search: &Search) -> Vec<String> {
-    let least = if search.end == SearchEnd::Bound { "at least " } else { "" };
-    let deepest = search.deepest.map_or("not known".into(), count);
-    let mut lines = vec![format!("deepest  {least}{deepest} without loss")];
-    for one in &search.tries {
-        let drained = one.drained_in.map_or(String::new(), |took| {
-            format!(", drained in {}", seconds(took.as_secs_f64()))
-        });
-        let lost = match one.lost {
-            0 => "none lost".to_owned(),
-            n => format!("{} lost", count(n)),
-        };
-        lines.push(format!("tried    {}: {lost}{drained}", count(one.dialed)));
-    }
-    lines
-}
-
-fn of_verdict(verdict: &Verdict) -> Vec<String> {
-    let mut lines =
-        vec![format!("verdict  {}, {}", verdict.code, verdict.confidence.name())];
-    lines.push(format!("  {}", verdict.summary));
-    lines.extend(verdict.remedy.iter().map(|remedy| format!("raise    {remedy}")));
-    lines
 }

@@ -1,36 +1,38 @@
 //! `sockscope backlog TARGET --freeze`, and the watchdog behind it.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-
-use super::exit::{Exit, Failure};
-use super::output::Output;
-use super::parse;
-use crate::backlog::document::{Document, FreezeRow, ListenerRow, SCHEMA};
-use crate::backlog::freeze::{FillEnd, Freeze, FreezeError, Prepared, WatchdogCommand};
-use crate::backlog::owners::HoldersError;
+use super::args::{Args, Format};
+use super::attach::{Named, attach_listening, inside};
+use super::record::Recorder;
+use super::{closed_pipe_is_fine, heed_signals, loads, print_json, summary};
+use crate::backlog::HoldersError;
+use crate::backlog::freeze::{FillEnd, FreezeError, Prepared, WatchdogCommand};
+use crate::backlog::loads::of_freeze;
+use crate::backlog::report::Asked;
 use crate::backlog::watchdog;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::Output;
+use crate::cli::parse;
 use crate::host::ProcRoot;
-use crate::record::Warning;
-use crate::render::{count, plural, seconds};
-use crate::sockets::watch::ListenerWatch;
+use crate::render::seconds;
+use crate::sockets::target::Target;
 
 /// Nothing is stopped for longer, whatever is asked for.
 const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
-pub(super) struct FreezeArgs {
+pub(in crate::cli) struct FreezeArgs {
     /// Stop the server (SIGSTOP), fill its queue, and say how many it admits
     ///
     /// Every process that holds the listener is stopped, and continued whatever happens:
     /// an error, Ctrl-C, kill -9 of sockscope. A watchdog process sees to that. What it
     /// cannot outlive is a kill -9 of itself as well: then kill -CONT PID continues them.
     /// A process that was stopped before stays so. New clients are turned away meanwhile.
-    #[arg(long, help_heading = "Freeze", conflicts_with_all = ["count_from", "lasts", "interval"])]
+    #[arg(long, help_heading = "Freeze",
+        conflicts_with_all = ["count_from", "lasts", "interval", "rate", "all_netns",
+            "wait_for_overflow"])]
     pub(super) freeze: bool,
 
     /// Stop it for at most so long, up to 60s
@@ -53,14 +55,14 @@ fn freeze_for(text: &str) -> Result<Duration, String> {
 
 /// Stands by to continue processes that another one stopped; not for people.
 #[derive(Debug, clap::Args)]
-pub(super) struct WatchdogArgs {
+pub(in crate::cli) struct WatchdogArgs {
     /// Continue them after so many ms
     #[arg(long, value_name = "MS")]
     within_ms: u64,
 }
 
 /// Runs the watchdog.
-pub(super) fn watch(args: &WatchdogArgs) -> Result<Exit, Failure> {
+pub(in crate::cli) fn watch(args: &WatchdogArgs) -> Result<Exit, Failure> {
     watchdog::leave().map_err(Failure::lacking)?;
     let within = Duration::from_millis(args.within_ms);
     let ended =
@@ -69,56 +71,52 @@ pub(super) fn watch(args: &WatchdogArgs) -> Result<Exit, Failure> {
 }
 
 /// Runs the command.
-pub(super) fn run(
-    args: &FreezeArgs,
-    watch: ListenerWatch,
-    json: bool,
-    output: Output,
+pub(super) fn run(args: &Args, given: &str, output: &Output) -> Result<Exit, Failure> {
+    let root = ProcRoot::new(&args.proc_root);
+    let named = args.netns.as_ref().map(|spec| Named::find(spec, &root)).transpose()?;
+    inside(named.as_ref(), || measure(args, given, named.as_ref(), output))
+}
+
+fn measure(
+    args: &Args,
+    given: &str,
+    named: Option<&Named>,
+    output: &Output,
 ) -> Result<Exit, Failure> {
-    let prepared = Prepared::new(watch, args.freeze_for).map_err(failure)?;
-    if !args.yes && !is_agreed(&prepared)? {
+    let root = ProcRoot::new(&args.proc_root);
+    let target = Target::parse(given).map_err(Failure::usage)?;
+    let watch = attach_listening(&target, &root, named)?;
+    let asked = Asked {
+        given: given.to_owned(),
+        endpoint: watch.endpoint().clone(),
+        netns: args.netns.clone(),
+        started: SystemTime::now(),
+        interval: Duration::ZERO,
+        lasts: args.freeze.freeze_for,
+    };
+    let prepared = Prepared::new(watch, args.freeze.freeze_for).map_err(failure)?;
+    if !args.freeze.yes && !is_agreed(&prepared)? {
         return Err(Failure::usage("not agreed: nothing was stopped"));
     }
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone())
-            .map_err(Failure::lacking)?;
-    }
-    let watchdog = WatchdogCommand {
-        // This program, even where its file has been replaced since.
-        program: "/proc/self/exe".into(),
-        args: vec![
-            "watchdog".into(),
-            "--within-ms".into(),
-            args.freeze_for.as_millis().to_string().into(),
-        ],
-    };
-    let freeze = match prepared.run(&watchdog, &interrupted) {
+    // Not before it was asked: Ctrl-C ends a question at once.
+    let interrupted = heed_signals()?;
+    let recorder = Recorder::create(args, &asked)?;
+    let freeze = match prepared.run(&watchdog_of(&args.freeze), &interrupted) {
         Ok(freeze) => freeze,
-        Err(FreezeError::Interrupted) => {
-            output.note(&FreezeError::Interrupted.to_string());
-            return Ok(Exit::Interrupted);
+        Err(error) => {
+            recorder.discard();
+            return Err(failure(error));
         }
-        Err(error) => return Err(failure(error)),
     };
-    let warnings = warnings(&freeze);
-    for warning in &warnings {
+    let mut document = of_freeze(&asked, &freeze);
+    let recorded = recorder.finish(&asked, &mut document, &root);
+    for warning in &document.warnings {
         output.note(&warning.message);
     }
-    let mut out = io::stdout().lock();
-    let printed = if json {
-        serde_json::to_writer_pretty(&mut out, &document(&freeze, warnings))
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out))
-    } else {
-        write!(out, "{}", summary(&freeze))
-    };
-    match printed.and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Failure::lacking(error));
-        }
-        _ => {}
-    }
+    closed_pipe_is_fine(match args.format() {
+        Format::Json => print_json(&document),
+        _ => summary::print_lines(loads::lines(&document), recorded.as_deref(), output),
+    })?;
     Ok(match freeze.end {
         FillEnd::Full => Exit::Done,
         FillEnd::Interrupted => Exit::Interrupted,
@@ -126,10 +124,20 @@ pub(super) fn run(
     })
 }
 
+fn watchdog_of(args: &FreezeArgs) -> WatchdogCommand {
+    let within_ms = args.freeze_for.as_millis().to_string();
+    WatchdogCommand {
+        // This program, even where its file has been replaced since.
+        program: "/proc/self/exe".into(),
+        args: vec!["watchdog".into(), "--within-ms".into(), within_ms.into()],
+    }
+}
+
 /// What may not be stopped was refused before anything was; the rest is lacking.
 fn failure(error: FreezeError) -> Failure {
     match error {
         FreezeError::Holders(HoldersError::Forbidden { .. }) => Failure::usage(error),
+        FreezeError::Interrupted => Failure::interrupted(error),
         other => Failure::lacking(other),
     }
 }
@@ -160,122 +168,4 @@ fn is_agreed(prepared: &Prepared) -> Result<bool, Failure> {
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(Failure::lacking)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-fn warnings(freeze: &Freeze) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    let mut warn = |code: &str, message: String| {
-        warnings.push(Warning { code: code.into(), message });
-    };
-    let names = freeze.stopped.join(", ");
-    match freeze.end {
-        FillEnd::Full => {}
-        FillEnd::Deferred => warn(
-            "deferred",
-            "connections are established but do not queue: the listener waits for a \
-             first byte (TCP_DEFER_ACCEPT), and none is sent"
-                .into(),
-        ),
-        FillEnd::Unanswered => warn(
-            "unanswered",
-            "dials are not answered though the queue has room: a packet filter drops \
-             them, or the request queue is full"
-                .into(),
-        ),
-        FillEnd::TimeOver => {
-            warn("time_over", "the time was over before the queue was full".into());
-        }
-        FillEnd::Continued => warn(
-            "continued",
-            format!("{names} ran before the queue was full: somebody else continued it"),
-        ),
-        FillEnd::Interrupted => warn("interrupted", format!("interrupted; {names} runs")),
-    }
-    if freeze.unreadable > 0 && freeze.end != FillEnd::Full {
-        let n = plural(freeze.unreadable as u64, "process");
-        warn(
-            "owners_unreadable",
-            format!("{n} could not be looked into, and may accept too: run it by sudo"),
-        );
-    }
-    warnings
-}
-
-fn document(freeze: &Freeze, warnings: Vec<Warning>) -> Document {
-    let owners: Vec<String> =
-        freeze.stopped.iter().chain(&freeze.stopped_before).cloned().collect();
-    let row = |one: &crate::backlog::freeze::Filled| {
-        ListenerRow::new(&one.listener, one.queued_before.into(), owners.clone())
-    };
-    Document {
-        schema: SCHEMA,
-        target: freeze.address.clone(),
-        listeners: freeze.listeners.iter().map(row).collect(),
-        freeze: Some(freeze.into()),
-        counters: freeze.counters.map(Into::into),
-        somaxconn: freeze.somaxconn,
-        warnings,
-        ..Document::default()
-    }
-}
-
-fn summary(freeze: &Freeze) -> String {
-    let row = FreezeRow::from(freeze);
-    let mut lines = Vec::new();
-    let who = match (&freeze.stopped[..], &freeze.stopped_before[..]) {
-        ([], before) => {
-            format!("{} was stopped already, and stays so", before.join(", "))
-        }
-        (stopped, _) => format!(
-            "{} stopped for {} ms, runs again",
-            stopped.join(", "),
-            count(row.stopped_ms)
-        ),
-    };
-    lines.push(format!("{}  {who}", freeze.address));
-    let admits = match row.admitted {
-        Some(admitted) if admitted == row.expected => {
-            format!("{} connections: min(backlog, somaxconn) + 1", count(admitted))
-        }
-        Some(admitted) => {
-            format!("{} connections, not {}", count(admitted), count(row.expected))
-        }
-        None => format!(
-            "not known: {} of {} were queued when it ended",
-            count(row.queued),
-            count(row.expected)
-        ),
-    };
-    lines.push(format!("admits   {admits}"));
-    for one in freeze.listeners.iter().filter(|_| freeze.listeners.len() > 1) {
-        let (queued, expected) = (one.listener.queue_len.into(), one.expected());
-        lines.push(format!("         {} of {} at one", count(queued), count(expected)));
-    }
-    let backlog: Vec<String> = freeze
-        .listeners
-        .iter()
-        .map(|one| count(u64::from(one.listener.backlog)))
-        .collect();
-    let somaxconn = freeze.somaxconn.map_or("?".into(), count);
-    let capped = freeze
-        .listeners
-        .iter()
-        .any(|l| freeze.somaxconn == Some(l.listener.backlog.into()));
-    let capped = if capped {
-        " (all that it allows: the server may have asked for more)"
-    } else {
-        ""
-    };
-    lines.push(format!(
-        "backlog  {} effective; somaxconn {somaxconn}{capped}",
-        backlog.join(" + ")
-    ));
-    lines.push(format!(
-        "queue    {} before, {} at the end; {} dialed, {} established",
-        count(row.queued_before),
-        count(row.queued),
-        count(freeze.dialed),
-        count(freeze.established)
-    ));
-    lines.join("\n") + "\n"
 }

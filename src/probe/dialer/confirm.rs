@@ -441,8 +441,7 @@ impl Dialer {
             return;
         }
         let Some(conn) = self.conns.get(place) else { return };
-        let (before, slow) =
-            (std::mem::replace(&mut conn.proof, Proof::True), conn.slow);
+        let (before, slow) = (std::mem::replace(&mut conn.proof, Proof::True), conn.slow);
         match before {
             Proof::True => return,
             Proof::HalfOpen => self.gauges.no_half_open(slow),
