@@ -108,6 +108,8 @@ pub struct Burst {
     pub deferred: u64,
     /// How the server has them, where its table is in sight.
     pub server: Option<ServerCounts>,
+    /// What stood in the queue before the first dial, where it is in sight.
+    pub queued_before: Option<u64>,
     /// The queue over time, where it is in sight.
     pub queue: Vec<QueueLook>,
     /// The effective backlog of all its listeners together, and what they admit.
@@ -315,10 +317,8 @@ impl Burster {
             tuples,
             filling,
         }));
-        let drops_before = match &mut self.view {
-            Some(view) => Some(view.glance().map_err(BurstError::Look)?.drops),
-            None => None,
-        };
+        let before = self.view.as_mut().map(Watch::glance);
+        let before = before.transpose().map_err(BurstError::Look)?;
         let fleet = Fleet::start(shared.clone(), filling, None);
         let mut running = Running {
             shape,
@@ -330,10 +330,13 @@ impl Burster {
             blind: Blind(self.proc_root.clone()),
             proc_root: &self.proc_root,
             interrupted,
-            burst: Burst::default(),
+            burst: Burst {
+                queued_before: before.map(|glance| glance.queue_len),
+                ..Burst::default()
+            },
             early_phantoms: None,
         };
-        let done = running.run(drops_before);
+        let done = running.run(before.map(|glance| glance.drops));
         let Running { fleet, mut burst, shared, .. } = running;
         let ended = fleet.drain().map_err(BurstError::Dialer);
         done.and(ended)?;

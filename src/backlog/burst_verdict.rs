@@ -67,7 +67,15 @@ pub fn judge_search(search: &Search, server: &Server) -> Judgement {
             let summary = "Interrupted before the number was found.".to_owned();
             said(Code::Interrupted, certain(), summary)
         }
-        (_, Some(burst)) => judge(burst, server),
+        (_, Some(burst)) => {
+            let mut judgement = judge(burst, server);
+            if let Some(whole) = search.deepest.filter(|deepest| *deepest > 0) {
+                let summary = &mut judgement.verdict.summary;
+                *summary =
+                    format!("Bursts of up to {} lost nothing. {summary}", count(whole));
+            }
+            judgement
+        }
         (SearchEnd::NotDraining, None) => {
             let summary = format!(
                 "The queue took a burst of {}, and did not drain.",
@@ -264,6 +272,9 @@ fn facts(burst: &Burst) -> Vec<Fact> {
     if let Some((backlog, admits)) = burst.backlog {
         let value = format!("{}, admits {}", count(backlog), count(admits));
         facts.push(fact("effective backlog", value, "sock_diag"));
+    }
+    if let Some(queued) = burst.queued_before.filter(|queued| *queued > 0) {
+        facts.push(fact("queued before the first dial", count(queued), "sock_diag"));
     }
     if let Some(drops) = burst.drops.filter(|drops| *drops > 0) {
         facts.push(fact("dropped at this listener", count(drops), "SK_MEMINFO_DROPS"));

@@ -48,6 +48,8 @@ pub struct Search {
     pub end: SearchEnd,
     /// The tries, in order.
     pub tries: Vec<Try>,
+    /// What stood in the queue before the first try, where it is in sight.
+    pub queued_before: Option<u64>,
     /// The last burst that lost some.
     pub overflowed: Option<Burst>,
 }
@@ -106,15 +108,17 @@ pub fn search(
     interrupted: &AtomicBool,
 ) -> Result<Search, BurstError> {
     let mut bounds = Bounds::new(how.max);
+    let queued_before = queue_len(burster)?;
     let mut found = Search {
         deepest: None,
         end: SearchEnd::Found,
         tries: Vec::new(),
+        queued_before,
         overflowed: None,
     };
     let here = burster.view().is_some();
     let patience = if here { ANSWERED_HERE_WITHIN } else { ANSWERED_WITHIN };
-    let empty = queue_len(burster)?.unwrap_or(0);
+    let empty = queued_before.unwrap_or(0);
     while let Some(dials) = bounds.next() {
         let burst = burster.burst(Shape { dials, patience }, interrupted)?;
         if burst.interrupted {

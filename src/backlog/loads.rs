@@ -152,6 +152,7 @@ impl From<&Burst> for BurstDoc {
             confirmed: burst.confirmed,
             confirmed_by: confirmed_by.to_owned(),
             accepted: burst.server.map(|server| server.accepted),
+            queued_before: burst.queued_before,
             queued: burst.server.map(|server| server.queued),
             deferred: burst.deferred,
             depth,
@@ -179,6 +180,7 @@ impl From<&Search> for FindDoc {
         };
         Self {
             deepest_without_loss: search.deepest,
+            queued_before: search.queued_before,
             ended: ended.to_owned(),
             tries: search.tries.iter().map(row).collect(),
         }

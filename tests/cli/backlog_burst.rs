@@ -11,8 +11,9 @@ use sockscope::sockets::connections::Standing;
 use crate::fixtures::burst::{burst, listen, standing, table};
 use crate::fixtures::foreign::Foreign;
 use crate::fixtures::netns::Netns;
+use crate::fixtures::probing::Records;
 use crate::fixtures::relay::{Shape, SlowLink};
-use crate::fixtures::{Server, echoes, run, until};
+use crate::fixtures::{Server, echoes, run, sockscope, until};
 
 fn document(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
@@ -329,6 +330,115 @@ fn find_ends_at_its_bound_and_where_nobody_accepts() {
 }
 
 #[test]
+fn find_and_burst_say_what_stood_in_the_queue_before() {
+    let server = Server::apart(&["--backlog", "9", "--never-accept"]);
+    let _clients = server.connect_many(4);
+    let said = of(&server, &["--burst", "20", "--for", "300ms"]);
+    assert_eq!(said["burst"]["queued_before"], 4, "{said:#}");
+    assert_eq!(said["burst"]["depth"], 6, "the room that was left");
+    let said = of(&server, &["--find", "--max", "8"]);
+    assert_eq!(said["find"]["queued_before"], 10, "{said:#}");
+    assert_eq!(said["find"]["deepest_without_loss"], 0);
+    assert_eq!(code(&said), ("server.accept_queue", "certain"));
+}
+
+#[test]
+fn a_unix_queue_is_searched_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = format!("unix:{}", folder.path().join("s").display());
+    let args = ["--backlog", "5", "--accept-delay", "200ms", "--listen", &path];
+    let server = Server::start(&args);
+    let said = of(&server, &["--find", "--max", "30"]);
+    let found = number(&said["find"]["deepest_without_loss"]);
+    // One may be accepted meanwhile.
+    assert!((6..=7).contains(&found), "{said:#}");
+    assert_eq!(said["counters"], Value::Null);
+    assert_eq!(code(&said), ("server.slow_accept", "certain"), "{said:#}");
+}
+
+#[test]
+fn each_member_of_a_reuseport_group_takes_its_share() {
+    let server = Foreign::start(
+        r"
+REUSE = (socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+first = listener(4, set=[REUSE])
+second = listener(30, first.getsockname()[1], [REUSE])
+ready(first)
+signal.pause()
+",
+    );
+    // Each is missed by all of 400 dials with a probability of 2^-400.
+    let args = ["--burst", "400", "--for", "500ms"];
+    let (exit, said) = backlog(server.sockscope(), server.address(), &args);
+    assert_eq!(exit, Some(0), "{said:#}");
+    assert_eq!(said["burst"]["queued"], 5 + 31, "{said:#}");
+    let mut peaks: Vec<u64> = said["listeners"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| number(&row["queue_peak"]))
+        .collect();
+    peaks.sort_unstable();
+    assert_eq!(peaks, [5, 31]);
+}
+
+#[test]
+fn here_too_cookies_and_aborts_change_what_becomes_of_a_burst_and_not_its_depth() {
+    for (cookies, abort) in [("0", "0"), ("1", "0"), ("2", "0"), ("0", "1")] {
+        let Some(netns) = Netns::new() else { return };
+        netns.sysctl("net/ipv4/tcp_syncookies", cookies);
+        netns.sysctl("net/ipv4/tcp_abort_on_overflow", abort);
+        let args = ["--never-accept", "--backlog", "20"];
+        let server = Server::start_in(&netns, &args);
+        let program = netns.command(env!("CARGO_BIN_EXE_sockscope"));
+        let burst = ["--burst", "60", "--for", "500ms"];
+        let (exit, said) = backlog(program, &server.address, &burst);
+        assert_eq!(exit, Some(0), "{cookies} {abort}: {said:#}");
+        assert_eq!(said["burst"]["depth"], 21, "{cookies} {abort}: {said:#}");
+        assert_eq!(said["burst"]["queued"], 21);
+        let sysctl = &said["sysctls"]["net.ipv4.tcp_abort_on_overflow"];
+        assert_eq!(sysctl.as_u64().unwrap().to_string(), abort);
+        assert!(number(&said["counters"]["listen_overflows"]) > 0, "{said:#}");
+    }
+}
+
+#[test]
+fn another_namespace_is_measured_from_inside_it() {
+    let Some(netns) = Netns::new() else { return };
+    let server = Server::start_in(&netns, &["--never-accept", "--backlog", "7"]);
+    let port = server.socket_addr().port().to_string();
+    let args = ["--netns", &netns.name, "--burst", "20", "--for", "300ms"];
+    let (exit, said) = backlog(sockscope(), &port, &args);
+    assert_eq!(exit, Some(0), "{said:#}");
+    assert_eq!(said["burst"]["queued"], 8, "{said:#}");
+    assert_eq!(said["target"]["netns"], netns.name);
+    assert_eq!(said["listeners"][0]["owners"][0]["pid"], server.pid());
+}
+
+#[test]
+fn a_burst_and_a_search_are_recorded() {
+    let server = Server::apart(&["--backlog", "50"]);
+    for flags in [&["--burst", "40"][..], &["--find", "--max", "4"]] {
+        let records = Records::new();
+        let mut command = server.sockscope();
+        command.args(["backlog", &server.address, "-j"]).args(flags);
+        let output = command.arg("--out").arg(records.path()).output().unwrap();
+        let printed = document(&output);
+        let file = std::fs::read(records.run().join("run.json")).unwrap();
+        let run: Value = serde_json::from_slice(&file).unwrap();
+        assert_eq!(run["schema"], "sockscope.run/1");
+        assert_eq!(run["backlog"], printed);
+        assert_eq!(run["verdict"], printed["verdict"]);
+    }
+    // What was refused leaves nothing.
+    let records = Records::new();
+    let mut command = sockscope();
+    command.args(["backlog", "192.0.2.7:80", "--burst", "9", "--out"]);
+    command.arg(records.path()).output().unwrap();
+    assert!(records.runs().is_empty());
+}
+
+#[test]
 fn only_what_may_be_loaded_is() {
     for (args, says) in [
         (&["192.0.2.7:80", "--burst", "9"][..], "is not this host"),
@@ -337,11 +447,24 @@ fn only_what_may_be_loaded_is() {
         (&["127.0.0.1:80", "--burst", "9", "--freeze"], "cannot be used with"),
         (&["127.0.0.1:80", "--burst", "0"], "must be 1 or more"),
         (&["127.0.0.1:80", "--burst", "2M"], "at most 1M"),
+        (&["--burst", "9"], "--burst needs a TARGET"),
+        (&["--find"], "--find needs a TARGET"),
+        (&["--freeze"], "--freeze needs a TARGET"),
+        (&["127.0.0.1:80", "--authorized"], "is for --burst and --find"),
+        (&["127.0.0.1:80", "--burst", "9", "--format", "csv"], "table and json"),
+        (&["127.0.0.1:80", "--find", "--format", "ndjson"], "table and json"),
+        (&["127.0.0.1:80", "--freeze", "--format", "openmetrics"], "table and json"),
+        (&["127.0.0.1:80", "--burst", "9", "--rate", "9"], "cannot be used with"),
+        (&["127.0.0.1:80", "--find", "--interval", "9ms"], "cannot be used with"),
+        (&["127.0.0.1:80", "--freeze", "--for", "9s"], "cannot be used with"),
+        (&["127.0.0.1:80", "--freeze", "--wait-for-overflow"], "cannot be used with"),
+        (&["127.0.0.1:80", "--burst", "9", "--all-netns"], "cannot be used with"),
     ] {
         let output = run(&[&["backlog"], args].concat());
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(says), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
         assert!(output.stdout.is_empty());
     }
 }

@@ -429,6 +429,42 @@ fn the_deadline_holds_even_where_the_command_hangs() {
 }
 
 #[test]
+fn another_namespace_is_measured_from_inside_it_and_recorded() {
+    let Some(netns) = Netns::new() else { return };
+    let server = Server::start_in(&netns, &["--backlog", "7"]);
+    let records = Records::new();
+    let port = server.socket_addr().port().to_string();
+    let mut command = sockscope();
+    command.args(["backlog", &port, "--netns", &netns.name, "--freeze", "--yes", "-j"]);
+    command.args(["--freeze-for", "20s", "--out"]).arg(records.path());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = document(&output);
+    assert_eq!(said["freeze"]["admitted"], 8, "{output:?}");
+    assert_eq!(said["target"]["netns"], netns.name);
+    let file = fs::read(records.run().join("run.json")).unwrap();
+    let run: Value = serde_json::from_slice(&file).unwrap();
+    assert_eq!(run["backlog"], said);
+    until("it runs again", || state(server.pid()) != 'T');
+}
+
+#[test]
+fn with_too_few_descriptors_nothing_is_stopped_and_nothing_recorded() {
+    let server = Server::apart(&["--backlog", "500"]);
+    let records = Records::new();
+    let command = server.sockscope();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 300; exec \"$0\" \"$@\""]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited.args(["backlog", &server.address, "--freeze", "--yes", "--out"]);
+    let output = limited.arg(records.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let why = said(&output);
+    assert!(why.contains("descriptors are needed to fill the queue"), "{why}");
+    assert!(records.runs().is_empty());
+    assert_ne!(state(server.pid()), 'T');
+}
+
+#[test]
 fn the_summary_says_what_was_stopped_and_what_is_admitted() {
     let server = Server::apart(&["--backlog", "128"]);
     let output = server

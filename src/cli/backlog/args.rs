@@ -140,7 +140,10 @@ impl Args {
             };
         };
         if self.target.is_none() {
-            return Err(format!("{flag} needs a TARGET: sockscope backlog :7000 {flag}"));
+            let number = if self.burst.burst.is_some() { " 200" } else { "" };
+            return Err(format!(
+                "{flag} needs a TARGET: sockscope backlog :7000 {flag}{number}"
+            ));
         }
         if !matches!(self.format(), Format::Table | Format::Json) {
             return Err(format!("{flag} is for --format table and json"));

@@ -20,6 +20,7 @@ use crate::probe::prepare::{PrepareError, Prepared, Request, prepare};
 use crate::probe::safety::Refusal;
 use crate::record::backlog::BacklogDoc;
 use crate::record::{Phase, Sample};
+use crate::render::seconds;
 use crate::sockets::target::{Endpoint, Target};
 
 /// The most dials of a burst: more than any queue is deep.
@@ -113,8 +114,12 @@ fn measure(
         return Err(Failure::lacking(why));
     }
     let mut recorder = Recorder::create(args, &asked)?;
+    let long = match args.burst.burst {
+        Some(_) => format!(" for up to {}", seconds(patience.as_secs_f64())),
+        None => String::new(),
+    };
     output.note(&format!(
-        "loading {}; its new clients may be turned away meanwhile",
+        "loading {}{long}; its new clients may be turned away meanwhile",
         asked.endpoint
     ));
     let warnings = prepared.warnings.clone();

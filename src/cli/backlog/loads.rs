@@ -28,6 +28,7 @@ pub(super) fn lines(d: &BacklogDoc) -> Vec<String> {
 fn of_burst(burst: &BurstDoc) -> Vec<String> {
     let dials = plural(burst.dialed, "dial");
     let mut lines = vec![format!("burst    {dials} in {:.1} ms", burst.dialed_in_ms)];
+    lines.extend(queued_before(burst.queued_before));
     let mut came = vec![format!("{} at once", count(burst.at_once))];
     // By the second, not by the letter: `10s` after `2s`.
     let mut delayed: Vec<(u64, u64)> = burst
@@ -73,12 +74,19 @@ fn of_burst(burst: &BurstDoc) -> Vec<String> {
     let least = if burst.depth_at_least { "at least " } else { "" };
     lines.push(format!("depth    {least}{} without loss", count(burst.depth)));
     let drains = match burst.drains_per_s {
+        Some(none) if none <= 0.0 => "not at all: nothing was accepted".to_owned(),
         Some(per_s) if burst.drains_at_least => format!("at least {}", rate(per_s)),
         Some(per_s) => rate(per_s),
         None => "not seen: nothing queued for long enough".to_owned(),
     };
     lines.push(format!("drains   {drains}"));
     lines
+}
+
+/// What stood in the queue already leaves less room.
+fn queued_before(before: Option<u64>) -> Option<String> {
+    let n = before.filter(|n| *n > 0)?;
+    Some(format!("queue    {} in it before the first dial", count(n)))
 }
 
 fn of_search(find: &FindDoc) -> Vec<String> {
@@ -88,8 +96,10 @@ fn of_search(find: &FindDoc) -> Vec<String> {
         None => "not known".to_owned(),
     };
     let mut lines = vec![format!("deepest  {deepest}")];
+    lines.extend(queued_before(find.queued_before));
     for one in &find.tries {
         let drained = one.drained_in_ms.map_or_else(String::new, |took| match took {
+            short if short < 1.0 => ", drained within 1 ms".to_owned(),
             short if short < 1e3 => format!(", drained in {short:.0} ms"),
             long => format!(", drained in {}", seconds(long / 1e3)),
         });

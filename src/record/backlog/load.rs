@@ -38,6 +38,8 @@ pub struct BurstDoc {
     pub confirmed_by: String,
     /// Of the confirmed, those that the application has; null where that is out of sight.
     pub accepted: Option<u64>,
+    /// What stood in the queue before the first dial; null where that is out of sight.
+    pub queued_before: Option<u64>,
     /// Of the confirmed, those in the accept queue; null where that is out of sight.
     pub queued: Option<u64>,
     /// Those on which the server waits for a first byte (TCP_DEFER_ACCEPT).
@@ -64,6 +66,8 @@ pub struct BurstDoc {
 pub struct FindDoc {
     /// The deepest burst that lost nothing; null where no try was made.
     pub deepest_without_loss: Option<u64>,
+    /// What stood in the queue before the first try; null where that is out of sight.
+    pub queued_before: Option<u64>,
     /// Why the search ended: `found`; `bound`, without any loss; `not_draining`;
     /// `interrupted`.
     pub ended: String,
@@ -142,6 +146,7 @@ mod tests {
                 deepest_without_loss: Some(129),
                 ended: "found".into(),
                 tries,
+                ..FindDoc::default()
             }),
             freeze: Some(FreezeDoc {
                 admitted: Some(129),
