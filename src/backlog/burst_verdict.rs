@@ -200,7 +200,8 @@ fn beside_the_queue(burst: &Burst, server: &Server) -> Option<Verdict> {
 
 /// The queue drains, and the burst was deeper than it.
 fn overflowing(burst: &Burst, server: &Server) -> Judgement {
-    let wanted = burst.dialed.saturating_sub(1);
+    let queued = burst.queued_before.unwrap_or(0);
+    let wanted = (queued + burst.dialed).saturating_sub(1);
     let drain = burst.drain().filter(|drain| drain.per_s > 0.0);
     let pace = drain.map_or(String::new(), |drain| {
         let least = if drain.at_least { "at least " } else { "" };
@@ -298,6 +299,7 @@ mod tests {
             len,
             established: 129,
             established_after: 129,
+            ..QueueLook::default()
         };
         Burst {
             dialed: 300,
@@ -332,6 +334,9 @@ mod tests {
         assert!(verdict.summary.contains("drains at 100/s"), "{}", verdict.summary);
         assert_eq!(judged.backlog_needed, Some(299));
         assert_eq!(verdict.remedy, ["tcp-backlog 512, then restart it"]);
+        let behind_others = Burst { queued_before: Some(7), ..overflowing() };
+        let judged = judge(&behind_others, &of("redis-server", 4096));
+        assert_eq!(judged.backlog_needed, Some(306));
     }
 
     #[test]

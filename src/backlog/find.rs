@@ -4,13 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::burst::{Burst, BurstError, Burster, Shape};
+use super::burst::{Burst, BurstError, Burster, QueueLook, Shape};
 use crate::probe::ramp::Watch;
 
 /// A dial without an answer for so long is lost: at a second it would send its SYN again.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(900);
 /// On this host an answer comes at once.
 const ANSWERED_HERE_WITHIN: Duration = Duration::from_millis(300);
+/// A queue that gets no shorter for so long is not drained by anybody.
+const STILL: Duration = Duration::from_secs(1);
 /// Between two looks at a queue that drains.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -108,7 +110,7 @@ pub fn search(
     interrupted: &AtomicBool,
 ) -> Result<Search, BurstError> {
     let mut bounds = Bounds::new(how.max);
-    let queued_before = queue_len(burster)?;
+    let queued_before = at_rest(burster, how.drain_within, interrupted)?;
     let mut found = Search {
         deepest: None,
         end: SearchEnd::Found,
@@ -128,11 +130,15 @@ pub fn search(
         let lost = burst.lost();
         bounds.learn(dials, lost);
         found.deepest = Some(bounds.whole);
+        let more = bounds.next().is_some();
+        let drained_in = match drained_meanwhile(&burst, empty) {
+            (Some(took), _) => Some(took),
+            (None, watched) => drained(burster, how, empty, more, interrupted)?
+                .map(|took| watched + took),
+        };
         if lost > 0 {
             found.overflowed = Some(burst);
         }
-        let more = bounds.next().is_some();
-        let drained_in = drained(burster, how, empty, more, interrupted)?;
         found.tries.push(Try { dialed: dials, lost, drained_in });
         if here && more && drained_in.is_none() {
             found.end = SearchEnd::NotDraining;
@@ -151,6 +157,41 @@ pub fn search(
 fn queue_len(burster: &mut Burster) -> Result<Option<u64>, BurstError> {
     let Some(view) = burster.view_mut() else { return Ok(None) };
     Ok(Some(view.glance().map_err(BurstError::Look)?.queue_len))
+}
+
+/// Waits until the queue is empty, or gets no shorter: what others left in it must not
+/// count as the burst's. Returns what is still in it, where it can be seen.
+fn at_rest(
+    burster: &mut Burster,
+    within: Duration,
+    interrupted: &AtomicBool,
+) -> Result<Option<u64>, BurstError> {
+    let began = Instant::now();
+    let (mut shortest, mut shrank) = (u64::MAX, began);
+    loop {
+        let Some(len) = queue_len(burster)? else { return Ok(None) };
+        if len < shortest {
+            (shortest, shrank) = (len, Instant::now());
+        }
+        let still = shrank.elapsed() >= STILL || began.elapsed() >= within;
+        if shortest == 0 || still || interrupted.load(Relaxed) {
+            return Ok(Some(shortest));
+        }
+        thread::sleep(TICK);
+    }
+}
+
+/// How long after the last dial the queue was as short as before the first, where the
+/// burst saw that itself; and for how long it looked.
+fn drained_meanwhile(burst: &Burst, empty: u64) -> (Option<Duration>, Duration) {
+    let after = |look: &&QueueLook| look.at >= burst.dialed_in;
+    let mut looks = burst.queue.iter().filter(after);
+    let since = |look: &QueueLook| look.at - burst.dialed_in;
+    let watched = burst
+        .queue
+        .last()
+        .map_or(Duration::ZERO, |look| look.at.saturating_sub(burst.dialed_in));
+    (looks.find(|look| look.len <= empty).map(since), watched)
 }
 
 /// Waits until the queue is as short as before the first try, and says how long that
@@ -198,6 +239,23 @@ mod tests {
             assert_eq!(bounds.whole, depth);
             assert!(tried.len() <= 28, "{depth}: {tried:?}");
         }
+    }
+
+    #[test]
+    fn a_queue_drains_from_the_last_dial_on() {
+        let look = |ms, len| QueueLook {
+            at: Duration::from_millis(ms),
+            len,
+            ..QueueLook::default()
+        };
+        let burst = Burst {
+            dialed_in: Duration::from_millis(20),
+            queue: vec![look(0, 0), look(20, 60), look(120, 30), look(320, 4)],
+            ..Burst::default()
+        };
+        let ms = Duration::from_millis;
+        assert_eq!(drained_meanwhile(&burst, 4), (Some(ms(300)), ms(300)));
+        assert_eq!(drained_meanwhile(&burst, 0), (None, ms(300)));
     }
 
     #[test]

@@ -479,3 +479,58 @@ impl Drop for Stopped {
 fn broken() -> io::Error {
     io::ErrorKind::BrokenPipe.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::backlog::ListenerDoc;
+
+    fn frozen(end: FillEnd, queued: u64) -> Freeze {
+        let listener = ListenerDoc {
+            effective_backlog: 128,
+            queue_len: queued,
+            ..ListenerDoc::default()
+        };
+        Freeze {
+            end,
+            side: SideSeen { listeners: vec![listener], ..SideSeen::default() },
+            queued_before: 0,
+            dialed: 145,
+            established: queued,
+            stopped: vec![ProcessDoc { pid: 7, comm: "nginx".into() }],
+            stopped_before: Vec::new(),
+            unreadable: 0,
+            lasted: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn the_verdict_says_what_was_found_or_why_nothing_was() {
+        let full = frozen(FillEnd::Full, 129);
+        assert_eq!((full.admitted(), full.expected()), (Some(129), 129));
+        let verdict = full.verdict();
+        assert_eq!(verdict.code, "requested");
+        let said = "The queue admits 129: min(backlog, somaxconn) + 1.";
+        assert_eq!(verdict.summary, said);
+        for (end, code) in [
+            (FillEnd::Deferred, "server.unserved"),
+            (FillEnd::Unanswered, "path.filtered"),
+            (FillEnd::TimeOver, "time_limit"),
+            (FillEnd::Continued, "interrupted"),
+            (FillEnd::Interrupted, "interrupted"),
+        ] {
+            let none = frozen(end, 60);
+            assert_eq!(none.admitted(), None, "{end:?}");
+            assert_eq!(none.verdict().code, code, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_was_stopped_before_is_told_how_to_go_on() {
+        let mut freeze = frozen(FillEnd::Full, 129);
+        freeze.stopped_before = std::mem::take(&mut freeze.stopped);
+        let verdict = freeze.verdict();
+        assert_eq!(verdict.code, "server.stopped");
+        assert_eq!(verdict.remedy, ["kill -CONT 7"]);
+    }
+}

@@ -2,6 +2,7 @@
 //! are stopped.
 
 pub mod burst;
+mod burst_outcome;
 pub mod burst_verdict;
 mod due;
 pub mod find;

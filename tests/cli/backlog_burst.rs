@@ -343,6 +343,23 @@ fn find_and_burst_say_what_stood_in_the_queue_before() {
 }
 
 #[test]
+fn a_search_waits_until_what_others_left_is_out_of_the_queue() {
+    let server = Server::apart(&["--backlog", "9", "--accept-delay", "30ms"]);
+    let left = server.connect_many(10);
+    drop(left);
+    let said = of(&server, &["--find", "--max", "30"]);
+    assert_eq!(said["find"]["queued_before"], 0, "{said:#}");
+    let found = number(&said["find"]["deepest_without_loss"]);
+    // One may be accepted meanwhile; on a busy machine two.
+    assert!((10..=12).contains(&found), "{said:#}");
+    let tries = said["find"]["tries"].as_array().unwrap();
+    let eight = tries.iter().find(|one| one["dialed"] == 8).unwrap();
+    // 30 ms each, the first at once.
+    let drained = eight["drained_in_ms"].as_f64().unwrap();
+    assert!(drained > 100.0, "{said:#}");
+}
+
+#[test]
 fn a_unix_queue_is_searched_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = format!("unix:{}", folder.path().join("s").display());

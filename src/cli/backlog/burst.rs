@@ -244,8 +244,13 @@ fn timeline(burst: &Burst, recorder: &mut Recorder) {
         recorder.append(&Sample {
             t_s: look.at.as_secs_f64(),
             phase: Phase::Ramp,
+            dialed: look.dialed,
+            in_flight: look.in_flight,
             established: look.established,
             queued: Some(look.len),
+            held: look.established.saturating_sub(look.len + look.closed),
+            failed: look.refused,
+            closed: look.closed,
             ..Sample::default()
         });
     }
