@@ -314,9 +314,10 @@ impl Running<'_> {
             burst.confirmed = totals.confirmed;
             burst.phantoms_cookie = totals.phantoms;
             burst.phantoms_request_socket = totals.half_open;
+            burst.lost_later = totals.slow_phantoms + totals.slow_resets;
             burst.lost_at_once =
                 (totals.phantoms + totals.half_open + totals.closed_reset)
-                    .saturating_sub(totals.slow_phantoms + totals.slow_resets);
+                    .saturating_sub(burst.lost_later);
             // However full a queue gets, it takes the first: where the server waits on
             // each one of them, it waits for a byte.
             if totals.half_open > 0 && totals.half_open == totals.established {
@@ -335,6 +336,7 @@ impl Running<'_> {
         // What came later can only have added to them.
         let early = self.early_phantoms.unwrap_or(counts.phantoms).min(counts.phantoms);
         burst.lost_at_once = early + (totals.closed_reset - totals.slow_resets);
+        burst.lost_later = counts.phantoms - early + totals.slow_resets;
         Ok(())
     }
 }

@@ -59,6 +59,8 @@ pub struct Burst {
     pub phantoms_request_socket: u64,
     /// Of those established at once, phantoms and resets.
     pub lost_at_once: u64,
+    /// The same of those established after their SYN was sent again.
+    pub lost_later: u64,
     /// Established and known to the server.
     pub confirmed: u64,
     /// The server waits for a first byte on these (TCP_DEFER_ACCEPT).
@@ -127,8 +129,12 @@ impl Burst {
         // The server's own table knows best whether it took any.
         let none = self.server.is_some_and(|s| s.accepted == 0) && self.closed == 0;
         let came = last.established.saturating_sub(first.established_after);
+        // When a phantom came is not known: none of them may count.
+        let lost = self.phantoms() + self.reset;
+        let at_least = !none && came > 0 && lost > 0;
+        let came = came.saturating_sub(lost);
         let accepted = if none { 0 } else { (came + first.len).saturating_sub(last.len) };
-        Some(Drain { per_s: accepted as f64 / span.as_secs_f64(), at_least: false })
+        Some(Drain { per_s: accepted as f64 / span.as_secs_f64(), at_least })
     }
 
     /// The longest time in which somebody queued; it ends when the queue is first empty
@@ -161,9 +167,11 @@ impl Burst {
             waiting = waiting.saturating_sub(got_in);
             let span_s = (step - before) as f64 / 1e3;
             before = step;
-            if got_in > 0 {
-                let per_s = got_in as f64 / span_s;
-                let at_least = waiting == 0 || got_in >= depth;
+            // At which step a phantom came is not known: it may have been this.
+            let kept = got_in.saturating_sub(self.lost_later);
+            if kept > 0 {
+                let per_s = kept as f64 / span_s;
+                let at_least = waiting == 0 || kept >= depth || self.lost_later > 0;
                 let better = best.is_none_or(|best| per_s > best.per_s);
                 if better {
                     best = Some(Drain { per_s, at_least });
@@ -217,6 +225,9 @@ mod tests {
         };
         // 10 came, and the queue is shorter by 50, in 300 ms.
         assert_eq!(burst.drain(), Some(Drain { per_s: 200.0, at_least: false }));
+        // Of those that came while the queue drained, these may be phantoms.
+        let phantoms = Burst { phantoms_cookie: 6, ..burst.clone() };
+        assert_eq!(phantoms.drain(), Some(Drain { per_s: 180.0, at_least: true }));
         // Where the server has none of them, it took none, whatever the looks may say.
         let none = Burst { server: Some(ServerCounts::default()), ..burst };
         assert_eq!(none.drain(), Some(Drain { per_s: 0.0, at_least: false }));
@@ -241,5 +252,8 @@ mod tests {
         let whole_queue = burst(&[(1000, 30)], 40, 30);
         assert_eq!(whole_queue.drain(), Some(Drain { per_s: 30.0, at_least: true }));
         assert_eq!(burst(&[], 70, 30).drain(), None);
+        // 51 of these are kept by the server, the rest are phantoms.
+        let phantoms = Burst { lost_later: 98, ..burst(&[(1000, 149)], 0, 51) };
+        assert_eq!(phantoms.drain(), Some(Drain { per_s: 51.0, at_least: true }));
     }
 }

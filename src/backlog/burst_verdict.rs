@@ -32,6 +32,10 @@ pub struct Server {
 /// Judges a burst.
 #[must_use]
 pub fn judge(burst: &Burst, server: &Server) -> Judgement {
+    judge_as(burst, server, accepts(burst))
+}
+
+fn judge_as(burst: &Burst, server: &Server, accepts: bool) -> Judgement {
     if burst.interrupted {
         let summary = "Interrupted before all was known.".to_owned();
         return without_number(burst, verdict(Code::Interrupted, certain(), summary));
@@ -47,7 +51,7 @@ pub fn judge(burst: &Burst, server: &Server) -> Judgement {
     if let Some(verdict) = not_the_queue {
         return without_number(burst, verdict);
     }
-    if accepts(burst) {
+    if accepts {
         overflowing(burst, server)
     } else {
         without_number(burst, nobody_accepts(burst, server))
@@ -68,7 +72,8 @@ pub fn judge_search(search: &Search, server: &Server) -> Judgement {
             said(Code::Interrupted, certain(), summary)
         }
         (_, Some(burst)) => {
-            let mut judgement = judge(burst, server);
+            let accepts = accepts(burst) || has_drained(search);
+            let mut judgement = judge_as(burst, server, accepts);
             if let Some(whole) = search.deepest.filter(|deepest| *deepest > 0) {
                 let summary = &mut judgement.verdict.summary;
                 *summary =
@@ -106,6 +111,12 @@ fn without_number(burst: &Burst, verdict: Verdict) -> Judgement {
 
 fn or(code: Code, decides: &str) -> Alternative {
     Alternative { code: code.as_str().to_owned(), decides: decides.to_owned() }
+}
+
+/// Whether a burst found room after one that had filled the queue.
+fn has_drained(search: &Search) -> bool {
+    let after = search.tries.iter().skip_while(|one| one.lost == 0).skip(1);
+    after.into_iter().any(|one| one.lost < one.dialed)
 }
 
 /// Whether anything was accepted, as far as that can be seen.
@@ -204,8 +215,8 @@ fn overflowing(burst: &Burst, server: &Server) -> Judgement {
     let wanted = (queued + burst.dialed).saturating_sub(1);
     let drain = burst.drain().filter(|drain| drain.per_s > 0.0);
     let pace = drain.map_or(String::new(), |drain| {
-        let least = if drain.at_least { "at least " } else { "" };
-        format!(", which drains at {least}{}", rate(drain.per_s))
+        let more = if drain.at_least { " or more" } else { "" };
+        format!(", which drains at {}{more}", rate(drain.per_s))
     });
     let summary = format!(
         "A burst of {} overflows the accept queue{pace}; a backlog of {} would have held \
@@ -244,11 +255,12 @@ fn overflowing(burst: &Burst, server: &Server) -> Judgement {
 fn nobody_accepts(burst: &Burst, server: &Server) -> Verdict {
     let (depth, _) = burst.depth();
     let in_sight = burst.backlog.is_some();
-    let summary = format!(
-        "The queue took {} of a burst of {}, and nothing was accepted meanwhile.",
-        count(depth),
-        count(burst.dialed)
-    );
+    let meanwhile = match in_sight {
+        true => ", and nothing was accepted meanwhile",
+        false => "; nothing shows from here that any was accepted meanwhile",
+    };
+    let (took, dialed) = (count(depth), count(burst.dialed));
+    let summary = format!("The queue took {took} of a burst of {dialed}{meanwhile}.");
     let sure = if in_sight { certain() } else { Confidence::Possible };
     let mut verdict = verdict(Code::ServerAcceptQueue, sure, summary);
     let pid = server.pid.map_or("PID".to_owned(), |pid| pid.to_string());
@@ -290,6 +302,7 @@ fn facts(burst: &Burst) -> Vec<Fact> {
 mod tests {
     use super::*;
     use crate::backlog::burst::QueueLook;
+    use crate::backlog::find::Try;
     use crate::verdict::ServerCounts;
     use std::time::Duration;
 
@@ -388,6 +401,27 @@ mod tests {
         let server = Server { counters: Some(counters), ..of("nginx", 4096) };
         let dropped = Burst { drops: Some(171), reset: 0, never: 171, ..resets };
         assert_eq!(code(&dropped, &server), "server.syn_queue");
+    }
+
+    #[test]
+    fn of_a_search_from_afar_later_bursts_show_that_the_queue_drains() {
+        let one = |dialed, lost| Try { dialed, lost, drained_in: None };
+        let unseen = Burst { backlog: None, queue: Vec::new(), ..overflowing() };
+        let search = |tries: &[Try]| Search {
+            deepest: Some(129),
+            end: SearchEnd::Found,
+            tries: tries.to_vec(),
+            queued_before: None,
+            overflowed: Some(unseen.clone()),
+        };
+        let drains = search(&[one(128, 0), one(256, 127), one(192, 63)]);
+        let verdict = judge_search(&drains, &Server::default()).verdict;
+        assert_eq!(verdict.code, "server.slow_accept");
+        let said = "Bursts of up to 129 lost nothing. A burst of 300 overflows";
+        assert!(verdict.summary.starts_with(said), "{}", verdict.summary);
+        let stuck = search(&[one(128, 0), one(256, 256)]);
+        let verdict = judge_search(&stuck, &Server::default()).verdict;
+        assert_eq!(verdict.code, "server.accept_queue");
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Bounds {
     }
 }
 
-/// Searches.
+/// Searches; `tell` hears of each try.
 ///
 /// # Errors
 /// A [`BurstError`].
@@ -108,6 +108,7 @@ pub fn search(
     burster: &mut Burster,
     how: Limits,
     interrupted: &AtomicBool,
+    tell: &mut dyn FnMut(&Try),
 ) -> Result<Search, BurstError> {
     let mut bounds = Bounds::new(how.max);
     let queued_before = at_rest(burster, how.drain_within, interrupted)?;
@@ -139,7 +140,9 @@ pub fn search(
         if lost > 0 {
             found.overflowed = Some(burst);
         }
-        found.tries.push(Try { dialed: dials, lost, drained_in });
+        let tried = Try { dialed: dials, lost, drained_in };
+        tell(&tried);
+        found.tries.push(tried);
         if here && more && drained_in.is_none() {
             found.end = SearchEnd::NotDraining;
             break;

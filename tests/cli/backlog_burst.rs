@@ -261,6 +261,24 @@ fn from_afar_abort_on_overflow_shows_as_resets() {
 }
 
 #[test]
+fn from_afar_phantoms_do_not_make_a_queue_drain_faster() {
+    let Some((client, host)) = Netns::linked() else { return };
+    // At most 50 a second; with phantoms 100 and more seem to get in after 1 s.
+    let args = ["--listen", "192.0.2.2:0", "--backlog", "20", "--accept-delay", "20ms"];
+    let server = Server::start_in(&host, &args);
+    let command = client.command(env!("CARGO_BIN_EXE_sockscope"));
+    let args = ["--burst", "150", "--authorized", "--for", "1800ms"];
+    let (exit, said) = backlog(command, &server.address, &args);
+    assert_eq!(exit, Some(0), "{said:#}");
+    let pace = said["burst"]["drains_per_s"].as_f64().unwrap();
+    assert!((5.0..=55.0).contains(&pace), "{said:#}");
+    assert_eq!(said["burst"]["drains_at_least"], true);
+    assert_eq!(code(&said), ("server.slow_accept", "likely"));
+    let remedy = said["verdict"]["remedy"].as_array().unwrap();
+    assert!(remedy.iter().any(|one| one == "Redis: tcp-backlog 256, then restart it"));
+}
+
+#[test]
 fn find_gives_the_depth_with_the_tries_behind_it() {
     for backlog in [0, 1, 5] {
         let text = backlog.to_string();

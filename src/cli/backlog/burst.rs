@@ -1,7 +1,7 @@
 //! `sockscope backlog TARGET --burst N` and `--find`.
 
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::args::{Args, Format};
 use super::attach::{Named, attach, inside};
@@ -14,13 +14,14 @@ use crate::backlog::report::Asked;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Output;
 use crate::cli::parse;
+use crate::cli::progress::LiveLine;
 use crate::host::ProcRoot;
 use crate::probe::plan::{EvidenceMode, Pairs};
 use crate::probe::prepare::{PrepareError, Prepared, Request, prepare};
 use crate::probe::safety::Refusal;
 use crate::record::backlog::BacklogDoc;
 use crate::record::{Phase, Sample};
-use crate::render::seconds;
+use crate::render::{count, seconds};
 use crate::sockets::target::{Endpoint, Target};
 
 /// The most dials of a burst: more than any queue is deep.
@@ -123,7 +124,7 @@ fn measure(
         asked.endpoint
     ));
     let warnings = prepared.warnings.clone();
-    let made = match make(&args.burst, patience, prepared, interrupted) {
+    let made = match make(&args.burst, patience, prepared, interrupted, output) {
         Ok(made) => made,
         Err(error) => {
             recorder.discard();
@@ -195,6 +196,7 @@ fn make(
     patience: Duration,
     prepared: Prepared,
     interrupted: &AtomicBool,
+    output: &Output,
 ) -> Result<Made, BurstError> {
     let mut burster = Burster::new(prepared)?;
     if let Some(dials) = args.burst {
@@ -203,7 +205,13 @@ fn make(
     }
     let max = args.max.unwrap_or(FIND_MAX);
     let how = Limits { max, pause: args.pause, drain_within: DRAIN_WITHIN };
-    let found = search(&mut burster, how, interrupted)?;
+    let (line, began) = (LiveLine::new(output), Instant::now());
+    let found = search(&mut burster, how, interrupted, &mut |one| {
+        let (dialed, lost) = (count(one.dialed), count(one.lost));
+        line.show(began.elapsed(), &format!("tried {dialed}: {lost} lost"));
+    });
+    line.clear();
+    let found = found?;
     Ok(Made::Search(found, burster))
 }
 

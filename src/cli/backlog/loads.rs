@@ -71,6 +71,9 @@ fn of_burst(burst: &BurstDoc) -> Vec<String> {
         ),
     };
     lines.push(format!("server   {held}; {phantoms}"));
+    if burst.refused == burst.dialed {
+        return lines;
+    }
     let least = if burst.depth_at_least { "at least " } else { "" };
     lines.push(format!("depth    {least}{} without loss", count(burst.depth)));
     let drains = match burst.drains_per_s {
