@@ -19,8 +19,10 @@ pub struct Server {
     pub is_unix: bool,
     /// The name of a process that holds the listener.
     pub comm: Option<String>,
-    /// Its pid.
-    pub pid: Option<u32>,
+    /// The pids of all of them.
+    pub pids: Vec<u32>,
+    /// Whether all of them are stopped.
+    pub stopped: bool,
     /// net.core.somaxconn.
     pub somaxconn: Option<u64>,
     /// Whether net.ipv4.tcp_abort_on_overflow is 1.
@@ -261,9 +263,17 @@ fn nobody_accepts(burst: &Burst, server: &Server) -> Verdict {
     };
     let (took, dialed) = (count(depth), count(burst.dialed));
     let summary = format!("The queue took {took} of a burst of {dialed}{meanwhile}.");
+    if server.stopped {
+        let said =
+            "The server's process is stopped; it accepts nothing until it goes on.";
+        let mut verdict = verdict(Code::ServerStopped, certain(), said.to_owned());
+        let pids: Vec<String> = server.pids.iter().map(u32::to_string).collect();
+        verdict.remedy.push(format!("kill -CONT {}", pids.join(" ")));
+        return verdict;
+    }
     let sure = if in_sight { certain() } else { Confidence::Possible };
     let mut verdict = verdict(Code::ServerAcceptQueue, sure, summary);
-    let pid = server.pid.map_or("PID".to_owned(), |pid| pid.to_string());
+    let pid = server.pids.first().map_or("PID".to_owned(), u32::to_string);
     let see = format!("see what it waits for: cat /proc/{pid}/stack /proc/{pid}/wchan");
     verdict.remedy.push(see);
     if !in_sight {
@@ -384,6 +394,10 @@ mod tests {
         let mut burst = overflowing();
         burst.queue.iter_mut().for_each(|look| look.len = 129);
         assert_eq!(code(&burst, &of("nginx", 4096)), "server.accept_queue");
+        let stopped = Server { stopped: true, pids: vec![7, 8], ..of("nginx", 4096) };
+        let verdict = judge(&burst, &stopped).verdict;
+        assert_eq!(verdict.code, "server.stopped");
+        assert_eq!(verdict.remedy, ["kill -CONT 7 8"]);
         // Full before the first dial.
         let burst = Burst { at_once: 0, never: 300, ..burst };
         assert_eq!(code(&burst, &of("nginx", 4096)), "server.accept_queue");

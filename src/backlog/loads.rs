@@ -29,13 +29,7 @@ pub fn of_burst(asked: &Asked, burst: &Burst, side: Option<SideSeen>) -> Backlog
         (doc.syn_steps_ms, doc.drops) = (Vec::new(), None);
     }
     let mut warnings = alone(side.as_ref());
-    if burst.deferred > 0 {
-        warnings.push(warning(
-            "deferred",
-            "the listener waits for a first byte (TCP_DEFER_ACCEPT), and none is sent: \
-             what it deferred does not queue",
-        ));
-    }
+    warnings.extend(deferred(burst));
     let document = document(asked, judgement, side, warnings);
     BacklogDoc { burst: Some(doc), ..document }
 }
@@ -52,6 +46,7 @@ pub fn of_search(asked: &Asked, search: &Search, side: Option<SideSeen>) -> Back
              only the first burst can be told; --freeze gives what it admits",
         ));
     }
+    warnings.extend(search.overflowed.as_ref().and_then(deferred));
     let document = document(asked, judgement, side, warnings);
     BacklogDoc { find: Some(search.into()), ..document }
 }
@@ -78,8 +73,7 @@ fn document(
     side: Option<SideSeen>,
     warnings: Vec<Warning>,
 ) -> BacklogDoc {
-    let SideSeen { listeners, counters, sysctls } = side.unwrap_or_default();
-    let address = listeners.first().map(|one| one.address.clone());
+    let SideSeen { listeners, counters, sysctls, .. } = side.unwrap_or_default();
     BacklogDoc {
         listeners,
         counters,
@@ -87,7 +81,7 @@ fn document(
         verdict: judgement.verdict,
         backlog_needed: judgement.backlog_needed,
         warnings,
-        ..begun(asked, address)
+        ..begun(asked, None)
     }
 }
 
@@ -99,16 +93,27 @@ fn server(asked: &Asked, side: Option<&SideSeen>) -> Server {
     };
     let Some(side) = side else { return Server { port, ..Server::default() } };
     let sysctl = |name: &str| side.sysctls.get(name).copied().flatten();
-    let owners = side.listeners.iter().flat_map(|one| &one.owners);
+    let owners = || side.listeners.iter().flat_map(|one| &one.owners);
+    let mut pids: Vec<u32> = owners().map(|owner| owner.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
     Server {
         port,
         is_unix: port.is_none(),
-        comm: owners.map(|owner| owner.comm.clone()).next(),
-        pid: side.listeners.iter().flat_map(|one| &one.owners).map(|o| o.pid).next(),
+        comm: owners().map(|owner| owner.comm.clone()).next(),
+        pids,
+        stopped: side.stopped,
         somaxconn: sysctl("net.core.somaxconn"),
         aborts: sysctl("net.ipv4.tcp_abort_on_overflow") == Some(1),
         counters: side.counters,
     }
+}
+
+/// What a listener that waits for a first byte makes of the numbers.
+fn deferred(burst: &Burst) -> Option<Warning> {
+    let text = "the listener waits for a first byte (TCP_DEFER_ACCEPT), and none is sent: \
+                what it deferred does not queue";
+    (burst.deferred > 0).then(|| warning("deferred", text))
 }
 
 /// What is out of a client's sight.

@@ -392,6 +392,20 @@ fn a_unix_queue_is_searched_too() {
 }
 
 #[test]
+fn a_stopped_server_is_named_and_what_was_dialed_is_the_address() {
+    let server = Server::apart(&["--backlog", "3", "--listen", "0.0.0.0:0"]);
+    server.signal(Signal::STOP);
+    let port = server.socket_addr().port().to_string();
+    let args = ["--burst", "9", "--for", "300ms"];
+    let (exit, said) = backlog(server.sockscope(), &port, &args);
+    assert_eq!(exit, Some(0), "{said:#}");
+    assert_eq!(code(&said), ("server.stopped", "certain"));
+    assert_eq!(said["verdict"]["remedy"][0], format!("kill -CONT {}", server.pid()));
+    assert_eq!(said["target"]["address"], format!("127.0.0.1:{port}"));
+    assert_eq!(said["listeners"][0]["address"], format!("0.0.0.0:{port}"));
+}
+
+#[test]
 fn each_member_of_a_reuseport_group_takes_its_share() {
     let server = Foreign::start(
         r"
