@@ -8,7 +8,8 @@
 //!   here is anything printed.
 //! - [`probe`]: opens connections until something stops them: the target, the plan,
 //!   the allocator of four-tuples, the dialers, the ramp, and the evidence.
-//! - [`backlog`]: the accept queue of a listener, observed.
+//! - [`backlog`]: the accept queue of a listener: observed, overrun by a burst, measured
+//!   while its owner is stopped.
 //! - [`server`]: the reference servers that a probe can be tried on.
 //! - [`verdict`]: `judge(&Tally, &Evidence) -> Verdict`, pure: which limit stopped it.
 //! - [`sockets`]: the sockets of this host: the socket table, its sources, filters and

@@ -1,6 +1,6 @@
 //! What the network namespace of a listener counts: of all its listeners together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 
@@ -65,6 +65,17 @@ impl Namespace {
             ..totals
         })
     }
+}
+
+/// The sysctls that bear on an accept queue, by their names.
+pub(super) fn sysctls(watch: &ListenerWatch) -> BTreeMap<String, Option<u64>> {
+    let names = [
+        "net.core.somaxconn",
+        "net.ipv4.tcp_max_syn_backlog",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.tcp_abort_on_overflow",
+    ];
+    names.map(|name| (name.to_owned(), watch.sysctl(name))).into()
 }
 
 fn queued(all: &[Listener]) -> u64 {

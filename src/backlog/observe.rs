@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::due::Due;
 use super::gauge::{Gauge, Reading};
-use super::namespace::{Namespace, Totals};
+use super::namespace::{Namespace, Totals, sysctls};
 use super::owners::OwnerWatch;
 use super::pace::{Pace, cpu_time};
 use crate::host::process::ProcessView;
@@ -380,13 +380,6 @@ impl Watching {
         let lasted = self.began.elapsed();
         let cpu = cpu_time().saturating_sub(self.cpu_before);
         let totals = self.namespace.take().and_then(|ns| ns.finish(&mut self.watch));
-        let names = [
-            "net.core.somaxconn",
-            "net.ipv4.tcp_max_syn_backlog",
-            "net.ipv4.tcp_syncookies",
-            "net.ipv4.tcp_abort_on_overflow",
-        ];
-        let sysctls = names.map(|name| (name.to_owned(), self.watch.sysctl(name)));
         let seen = self.owners.finish(&self.watch);
         Observation {
             lasted,
@@ -401,7 +394,7 @@ impl Watching {
             stopped: seen.stopped,
             at_fd_limit: seen.at_fd_limit,
             totals,
-            sysctls: sysctls.into(),
+            sysctls: sysctls(&self.watch),
             syn_recv: self.syn_recv,
             overflowed: self.overflowed,
         }

@@ -122,6 +122,27 @@ pub fn for_server(comm: Option<&str>, port: Option<u16>, n: u64) -> String {
     format!("{setting}, then {then}")
 }
 
+/// The same for each of the most common servers, where it is not known which it is.
+#[must_use]
+pub fn for_common(port: Option<u16>, n: u64) -> Vec<String> {
+    let common = [
+        ("nginx", "nginx"),
+        ("Redis", "redis-server"),
+        ("HAProxy", "haproxy"),
+        ("Node", "node"),
+        ("Java", "java"),
+        ("Python", "python3"),
+        ("Go", "go"),
+    ];
+    let said = common.map(|(name, comm)| {
+        let told = for_server(Some(comm), port, n);
+        // Go's own line begins by its name.
+        let told = told.strip_prefix(name).map(str::trim_start).unwrap_or(&told);
+        format!("{name}: {told}")
+    });
+    said.to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

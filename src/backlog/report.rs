@@ -1,4 +1,4 @@
-//! What a watch learned, as a document and as a run.
+//! What was learned of an accept queue, as a document and as a run.
 
 use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
@@ -20,15 +20,16 @@ const LONG_GAP: Duration = Duration::from_millis(20);
 pub struct Asked {
     /// The target as it was typed.
     pub given: String,
-    /// What was watched.
+    /// What was watched, or dialed.
     pub endpoint: Endpoint,
     /// The network namespace that was named.
     pub netns: Option<String>,
-    /// When the watch began.
+    /// When it began.
     pub started: SystemTime,
     /// Between two looks.
     pub interval: Duration,
-    /// For how long.
+    /// For how long; of a burst, how long an answer is waited for; of a freeze, how long
+    /// anything may be stopped.
     pub lasts: Duration,
 }
 
@@ -46,13 +47,40 @@ pub fn document(asked: &Asked, o: &Observation) -> BacklogDoc {
     };
     let left = o.members.iter().map(|member| member.gauge.left()).sum();
     BacklogDoc {
+        watched: Some(Watched {
+            duration_s: o.lasted.as_secs_f64(),
+            samples: o.samples,
+            rate_per_s: a_second(o.samples),
+            longest_gap_us: u64::try_from(o.longest_gap.as_micros()).unwrap_or(u64::MAX),
+            cpu_share: o.cpu.as_secs_f64() / seconds,
+            ended_by: ended_by.to_owned(),
+        }),
+        listeners: o.members.iter().map(|member| listener(o, member)).collect(),
+        flow: Some(Flow {
+            accepts_per_s_at_least: a_second(left),
+            accepts_per_s_at_most: o.accepts_at_most(),
+            drains_per_s: o.drains_per_s(),
+            other_listeners: o.totals.map_or(0, |totals| totals.other_listeners),
+            passive_opens_per_s: o.totals.map(|t| a_second(t.counters.passive_opens)),
+        }),
+        counters: o.totals.map(|totals| totals.counters),
+        sysctls: o.sysctls.clone(),
+        syn_recv: o.syn_recv,
+        verdict,
+        backlog_needed,
+        warnings: warnings(asked, o),
+        ..begun(asked, o.members.first().map(|member| member.listener.at.to_string()))
+    }
+}
+
+/// The document of what was asked, with nothing learned yet; `address` is where it
+/// listens, where that is known.
+pub(super) fn begun(asked: &Asked, address: Option<String>) -> BacklogDoc {
+    BacklogDoc {
         started: Timestamp::from(asked.started),
         target: Target {
             given: asked.given.clone(),
-            address: o.members.first().map_or_else(
-                || asked.endpoint.to_string(),
-                |member| member.listener.at.to_string(),
-            ),
+            address: address.unwrap_or_else(|| asked.endpoint.to_string()),
             kind: match asked.endpoint {
                 Endpoint::Tcp(_) => TargetKind::Tcp,
                 Endpoint::Unix(_) => TargetKind::Unix,
@@ -60,28 +88,6 @@ pub fn document(asked: &Asked, o: &Observation) -> BacklogDoc {
             netns: asked.netns.clone(),
             ..Target::default()
         },
-        watched: Watched {
-            duration_s: o.lasted.as_secs_f64(),
-            samples: o.samples,
-            rate_per_s: a_second(o.samples),
-            longest_gap_us: u64::try_from(o.longest_gap.as_micros()).unwrap_or(u64::MAX),
-            cpu_share: o.cpu.as_secs_f64() / seconds,
-            ended_by: ended_by.to_owned(),
-        },
-        listeners: o.members.iter().map(|member| listener(o, member)).collect(),
-        flow: Flow {
-            accepts_per_s_at_least: a_second(left),
-            accepts_per_s_at_most: o.accepts_at_most(),
-            drains_per_s: o.drains_per_s(),
-            other_listeners: o.totals.map_or(0, |totals| totals.other_listeners),
-            passive_opens_per_s: o.totals.map(|t| a_second(t.counters.passive_opens)),
-        },
-        counters: o.totals.map(|totals| totals.counters),
-        sysctls: o.sysctls.clone(),
-        syn_recv: o.syn_recv,
-        verdict,
-        backlog_needed,
-        warnings: warnings(asked, o),
         ..BacklogDoc::default()
     }
 }
@@ -121,7 +127,7 @@ fn warnings(asked: &Asked, o: &Observation) -> Vec<Warning> {
     warnings
 }
 
-/// The run of a watch.
+/// The run of what was learned.
 #[must_use]
 pub fn run(
     asked: &Asked,

@@ -57,6 +57,8 @@ enum Command {
     #[command(visible_alias = "ss")]
     Sockets(Box<sockets::Args>),
     Limits(Box<limits::Args>),
+    #[command(hide = true)]
+    Watchdog(backlog::freeze::WatchdogArgs),
 }
 
 /// Parses the command line, runs the command, and maps the outcome to an exit code.
@@ -73,5 +75,6 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(*args),
         Command::Sockets(args) => sockets::run(&args, output),
         Command::Limits(args) => limits::run(&args, output),
+        Command::Watchdog(args) => backlog::freeze::watch(&args),
     })
 }

@@ -28,3 +28,18 @@ pub(super) fn leave_to_others() -> io::Result<()> {
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }
+
+/// Ignores these signals in the whole process (SIG_IGN, signal(7)); a program that it
+/// executes ignores them too.
+///
+/// # Errors
+/// EINVAL for a signal that cannot be ignored, or is none.
+pub fn ignore(signals: &[i32]) -> io::Result<()> {
+    for &signal in signals {
+        // SAFETY: SIG_IGN runs no code of ours, and takes a handler away at the most.
+        if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}

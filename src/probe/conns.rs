@@ -75,6 +75,8 @@ pub struct Conn {
     pub reply: Reply,
     /// Segments that had come in when this was last looked at, at most 255.
     pub segments: u8,
+    /// Whether it took so long to be answered that its SYN was sent again.
+    pub slow: bool,
 }
 
 impl Conn {
@@ -112,6 +114,7 @@ impl Conns {
             proof: Proof::None,
             reply: Reply::None,
             segments: 0,
+            slow: false,
         };
         if let Some(place) = self.vacant.pop() {
             self.all[place as usize] = conn;

@@ -63,6 +63,8 @@ pub struct Totals {
     pub confirmed: u64,
     pub half_open: u64,
     pub phantoms: u64,
+    pub slow_phantoms: u64,
+    pub slow_resets: u64,
     pub asked_again: u64,
     pub doubtful: u64,
     pub unheard: u64,
@@ -242,6 +244,8 @@ impl Fleet {
             t.confirmed += g.confirmed.load(Relaxed);
             t.half_open += g.half_open.load(Relaxed);
             t.phantoms += g.phantoms.load(Relaxed);
+            t.slow_phantoms += g.slow_phantoms.load(Relaxed);
+            t.slow_resets += g.slow_resets.load(Relaxed);
             t.asked_again += g.asked_again.load(Relaxed);
             t.doubtful += g.doubtful.load(Relaxed);
             t.unheard += g.unheard.load(Relaxed);

@@ -160,7 +160,7 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         warnings.push(Warning { code: "nearby".into(), message });
         (chosen.view, target_netns) = (Some(view), Some(pid.to_string()));
     }
-    let tuples = four_tuples(&request, &chosen.endpoint)?;
+    let tuples = four_tuples(&chosen.endpoint, &request.sources, &request.proc_root)?;
     let local = chosen.endpoint.is_loopback() || chosen.standing.own_address;
     // An address of this host that nothing here answers for may be another machine's.
     let is_here = chosen.endpoint.is_loopback() || chosen.standing.is_served_here();
@@ -266,15 +266,21 @@ fn find_nearby(chosen: &Candidate, request: &Request) -> Option<(ServerView, u32
     nearby::find(&chosen.endpoint, &request.proc_root)
 }
 
-fn four_tuples(
-    request: &Request,
+/// The four-tuples that lead to an endpoint, from these sources or the default ones; None
+/// for a unix socket.
+///
+/// # Errors
+/// A [`SourceError`].
+pub fn four_tuples(
     endpoint: &Endpoint,
-) -> Result<Option<Tuples>, PrepareError> {
+    sources: &[SourceRange],
+    proc_root: &ProcRoot,
+) -> Result<Option<Tuples>, SourceError> {
     let Endpoint::Tcp(target) = endpoint else { return Ok(None) };
     // What Linux has where the sysctls cannot be read.
-    let range = sysctl::local_port_range(&request.proc_root).unwrap_or((32_768, 60_999));
-    let reserved = sysctl::reserved_ports(&request.proc_root).unwrap_or_default();
+    let range = sysctl::local_port_range(proc_root).unwrap_or((32_768, 60_999));
+    let reserved = sysctl::reserved_ports(proc_root).unwrap_or_default();
     let ports = Ports::new(range, |port| reserved.contains(port));
-    let sources = Sources::for_target(*target, &request.sources, ports)?;
+    let sources = Sources::for_target(*target, sources, ports)?;
     Ok(Some(Tuples::new(sources, *target)))
 }

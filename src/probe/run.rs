@@ -126,7 +126,7 @@ pub struct Outcome {
 
 /// Sees this host's memory, and nothing of the server.
 #[derive(Debug)]
-struct Blind(ProcRoot);
+pub struct Blind(pub ProcRoot);
 
 impl Watch for Blind {
     fn glance(&mut self) -> io::Result<Glance> {
@@ -217,6 +217,7 @@ impl<'a> Running<'a> {
             domain: plan.endpoint.domain(),
             quick: plan.is_quick,
             window: (WINDOW / filling).max(1),
+            one_burst: false,
             connect_timeout_us: u64::try_from(timeout).unwrap_or(u64::MAX),
             close: plan.close,
             max: plan.max,

@@ -120,6 +120,17 @@ impl ServerView {
         self.watch.is_elsewhere()
     }
 
+    /// The listeners and their owners, to look at them closer.
+    #[must_use]
+    pub fn watch(&self) -> &ListenerWatch {
+        &self.watch
+    }
+
+    /// The same, to look again.
+    pub fn watch_mut(&mut self) -> &mut ListenerWatch {
+        &mut self.watch
+    }
+
     /// Its effective backlog, of all its listeners together.
     #[must_use]
     pub fn backlog(&self) -> u64 {

@@ -78,6 +78,9 @@ pub struct Shared {
     pub quick: bool,
     /// How many dials one dialer has in flight at the most.
     pub window: usize,
+    /// Whether this is one burst: `max` dials are made in all, none of which waits for
+    /// what becomes of another.
+    pub one_burst: bool,
     /// How long a dial may take, in µs.
     pub connect_timeout_us: u64,
     /// How connections are closed.
@@ -141,6 +144,8 @@ pub struct Settings {
     pub quick: bool,
     /// See [`Shared::window`].
     pub window: usize,
+    /// See [`Shared::one_burst`].
+    pub one_burst: bool,
     /// See [`Shared::connect_timeout_us`].
     pub connect_timeout_us: u64,
     /// See [`Shared::close`].
@@ -171,6 +176,7 @@ impl Shared {
             domain: s.domain,
             quick: s.quick,
             window: s.window,
+            one_burst: s.one_burst,
             connect_timeout_us: s.connect_timeout_us,
             close: s.close,
             max: s.max.and_then(|max| i64::try_from(max).ok()).unwrap_or(i64::MAX),
@@ -179,7 +185,7 @@ impl Shared {
             refusals: Mutex::default(),
             keepalive_gap_us: AtomicU64::new(KEEPALIVE_GAP_US),
             next_keepalive_us: AtomicU64::new(0),
-            habit: Habit::new(s.confirm),
+            habit: Habit::new(s.confirm && !s.one_burst),
             repeats: Repeats::default(),
             moved_at_ms: AtomicU32::new(0),
             way_us: AtomicU64::new(u64::MAX),
@@ -233,16 +239,23 @@ impl Shared {
         if self.open.fetch_add(1, Relaxed) < self.max {
             return true;
         }
-        self.release();
+        self.unreserve();
         false
     }
 
-    /// Gives room for one connection back.
-    pub fn release(&self) {
+    /// Gives room back that was taken for a dial which was not made.
+    pub fn unreserve(&self) {
         self.open.fetch_sub(1, Relaxed);
     }
 
-    /// Connections open or being opened.
+    /// Gives the room of a connection that has ended back; a burst uses each once.
+    pub fn release(&self) {
+        if !self.one_burst {
+            self.unreserve();
+        }
+    }
+
+    /// Connections open or being opened; in a burst, all that were ever dialed.
     #[must_use]
     pub fn open(&self) -> i64 {
         self.open.load(Relaxed)
@@ -458,6 +471,10 @@ pub struct Gauges {
     pub half_open: AtomicU64,
     /// Phantoms closed: a RST, or silence, in answer to a keepalive.
     pub phantoms: AtomicU64,
+    /// Of the phantoms of both kinds, those whose SYN had been sent again.
+    pub slow_phantoms: AtomicU64,
+    /// Of those closed by a RST, those whose SYN had been sent again.
+    pub slow_resets: AtomicU64,
     /// Confirmed though a keepalive or its ACK was lost.
     pub asked_again: AtomicU64,
     /// To be looked at once more, since the packet that would unmask one may be lost.
@@ -496,6 +513,32 @@ pub struct Gauges {
     pub full: AtomicBool,
     /// Explicit binding is forbidden here; the kernel chooses the ports.
     pub kernel_ports: AtomicBool,
+}
+
+impl Gauges {
+    /// Counts one more of which the server has half.
+    pub fn half_open(&self, slow: bool) {
+        bump(&self.half_open);
+        if slow {
+            bump(&self.slow_phantoms);
+        }
+    }
+
+    /// One less: it is closed, or turned out to be true.
+    pub fn no_half_open(&self, slow: bool) {
+        drop_one(&self.half_open);
+        if slow {
+            drop_one(&self.slow_phantoms);
+        }
+    }
+
+    /// Counts a phantom that is closed.
+    pub fn phantom(&self, slow: bool) {
+        bump(&self.phantoms);
+        if slow {
+            bump(&self.slow_phantoms);
+        }
+    }
 }
 
 /// Adds one; for a counter that one thread alone writes.

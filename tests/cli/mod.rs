@@ -1,6 +1,8 @@
 //! Each command as its users see it.
 
 mod backlog;
+mod backlog_burst;
+mod backlog_freeze;
 mod limits;
 mod limits_egress;
 mod limits_fixtures;

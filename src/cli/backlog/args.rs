@@ -5,17 +5,23 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use super::burst::BurstArgs;
+use super::freeze::FreezeArgs;
 use crate::cli::parse;
 use crate::sockets::block::AddressBlock;
 
 /// More looks than this are not worth their cost.
 const SHORTEST: Duration = Duration::from_micros(500);
 
-/// Show accept queues: of all listeners, or watch one closely; without any load
+/// Show accept queues: of all listeners, or watch or measure one closely
 ///
 /// Without TARGET: every listener of this host, the fullest first, with its effective
 /// backlog, queue, peak, drops and owner. With TARGET: its queue, looked at up to 2,000
-/// times a second, and whether it turns connections away.
+/// times a second, and whether it turns connections away. Both without any load.
+///
+/// --burst N, --find and --freeze load a TARGET: what becomes of N dials at once; the
+/// deepest burst that loses nothing; how many connections the queue admits, exactly,
+/// while its server is stopped.
 ///
 /// `probe --evidence` takes what `backlog TARGET --format ndjson` prints, from another
 /// machine too: sockscope probe db1:5432 --authorized --max 20k --evidence
@@ -23,11 +29,11 @@ const SHORTEST: Duration = Duration::from_micros(500);
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// A listener of this host: PORT, host:port, tcp://host:port, unix:/path or unix:@name
-    /// [default: all listeners]
+    /// [default: all listeners]; for --burst and --find of any host
     pub(super) target: Option<String>,
 
     /// Watch for so long [default: 10s; of all listeners 200ms; with a TARGET and ndjson
-    /// 10m]
+    /// 10m]. With --burst: wait so long for answers [default: 10s]
     #[arg(long = "for", value_name = "TIME", value_parser = parse::duration_above_0)]
     pub(super) lasts: Option<Duration>,
 
@@ -66,7 +72,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "ADDR|CIDR", value_delimiter = ',')]
     pub(super) count_from: Vec<AddressBlock>,
 
-    /// The folder in which the run's own folder is made, where a TARGET is watched
+    /// The folder in which the run's own folder is made, where there is a TARGET
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(super) out: PathBuf,
 
@@ -77,6 +83,12 @@ pub(in crate::cli) struct Args {
     /// Read processes, limits and sysctls from here instead of /proc
     #[arg(long, value_name = "DIR", default_value = "/proc", hide = true)]
     pub(super) proc_root: PathBuf,
+
+    #[command(flatten)]
+    pub(super) burst: BurstArgs,
+
+    #[command(flatten)]
+    pub(super) freeze: FreezeArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,6 +111,7 @@ impl Args {
     /// # Errors
     /// What would be right, in one line.
     pub(super) fn check(&self) -> Result<(), String> {
+        self.check_load()?;
         let streams = self.target.is_some() && self.format() == Format::Ndjson;
         if !self.count_from.is_empty() && !streams {
             return Err("--count-from is of the samples that TARGET --format ndjson \
@@ -116,6 +129,36 @@ impl Args {
                 .to_owned());
         }
         Ok(())
+    }
+
+    /// The same of what --burst, --find and --freeze do.
+    fn check_load(&self) -> Result<(), String> {
+        let Some(flag) = self.load() else {
+            return match self.burst.authorized {
+                true => Err("--authorized is for --burst and --find".to_owned()),
+                false => Ok(()),
+            };
+        };
+        if self.target.is_none() {
+            let number = if self.burst.burst.is_some() { " 200" } else { "" };
+            return Err(format!(
+                "{flag} needs a TARGET: sockscope backlog :7000 {flag}{number}"
+            ));
+        }
+        if !matches!(self.format(), Format::Table | Format::Json) {
+            return Err(format!("{flag} is for --format table and json"));
+        }
+        Ok(())
+    }
+
+    /// The flag by which connections are made, where there is one.
+    fn load(&self) -> Option<&'static str> {
+        match () {
+            () if self.burst.burst.is_some() => Some("--burst"),
+            () if self.burst.find => Some("--find"),
+            () if self.freeze.freeze => Some("--freeze"),
+            () => None,
+        }
     }
 
     /// The time between two looks, where it was given.

@@ -26,6 +26,18 @@ impl Named {
     }
 }
 
+/// Does it in the namespace that was named, where one was.
+pub(super) fn inside<T: Send>(
+    netns: Option<&Named>,
+    f: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    let Some(named) = netns else { return f() };
+    named.netns.run(f).unwrap_or_else(|error| {
+        let why = format!("the network namespace '{}' cannot be entered", named.spec);
+        Err(Failure::lacking(anyhow::Error::new(error).context(why)))
+    })
+}
+
 /// Finds the listeners of a target: at the first of its addresses that has one. A port
 /// of this host means whatever listens on it, if that is one address only.
 pub(super) fn attach(

@@ -1,14 +1,19 @@
-//! `sockscope backlog`: accept queues, listed or watched, without any load.
+//! `sockscope backlog`: accept queues, listed or watched without any load, or measured by
+//! connections that are made.
 
 mod args;
 mod attach;
+mod burst;
+pub(super) mod freeze;
 mod list;
+mod loads;
 mod observe;
 mod print;
+mod record;
 mod stream;
 mod summary;
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -19,10 +24,19 @@ use args::Format;
 
 use super::exit::{Exit, Failure};
 use super::output::Output;
+use crate::record::backlog::BacklogDoc;
 
 /// Runs the command.
 pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     args.check().map_err(Failure::usage)?;
+    if let Some(target) = &args.target {
+        if args.burst.is_asked_for() {
+            return burst::run(args, target, &output);
+        }
+        if args.freeze.freeze {
+            return freeze::run(args, target, &output);
+        }
+    }
     match (&args.target, args.format()) {
         (None, _) => list::run(args, &output),
         (Some(target), Format::Ndjson) => stream::run(args, target),
@@ -33,6 +47,14 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
             observe::run(args, target, &output)
         }
     }
+}
+
+/// Prints a document.
+fn print_json(document: &BacklogDoc) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, document)?;
+    writeln!(out)?;
+    out.flush()
 }
 
 /// A flag that a signal sets: what was begun is then ended in order.

@@ -1,19 +1,19 @@
 //! A target, watched closely.
 
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use super::args::{Args, Format};
 use super::attach::{Named, attach_listening};
-use super::{closed_pipe_is_fine, heed_signals, summary};
+use super::record::Recorder;
+use super::{closed_pipe_is_fine, heed_signals, print_json, summary};
 use crate::backlog::observe::{EndedBy, Observation, Progress, Settings, observe};
 use crate::backlog::report::{self, Asked};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Output;
 use crate::cli::progress::LiveLine;
 use crate::host::ProcRoot;
-use crate::record::{Phase, RunFolder, Sample, Warning};
+use crate::record::{Phase, Sample};
 use crate::render::count;
 use crate::sockets::target::Target;
 use crate::sockets::watch::ListenerWatch;
@@ -36,13 +36,7 @@ pub(super) fn run(args: &Args, given: &str, output: &Output) -> Result<Exit, Fai
         interval: args.pace().unwrap_or(INTERVAL),
         lasts: args.lasts.unwrap_or(LASTS),
     };
-    let folder = match args.no_record {
-        true => None,
-        false => {
-            let made = RunFolder::create(&args.out, started, given);
-            Some(made.map_err(Failure::usage)?)
-        }
-    };
+    let mut recorder = Recorder::create(args, &asked)?;
     let interrupted = heed_signals()?;
     let settings = Settings {
         lasts: asked.lasts,
@@ -50,41 +44,21 @@ pub(super) fn run(args: &Args, given: &str, output: &Output) -> Result<Exit, Fai
         may_stretch: args.pace().is_none(),
         until_overflow: args.wait_for_overflow,
     };
-    let mut recorder = Recorder { folder, failed: None };
     let observation = watched(watch, settings, &interrupted, output, &mut recorder)?;
     let mut document = report::document(&asked, &observation);
-    document.warnings.extend(recorder.failed.take());
-    let mut recorded = None;
-    if let Some(folder) = &recorder.folder {
-        let run = report::run(&asked, document.clone(), &root, std::env::args_os());
-        match folder.write_run(&run) {
-            Ok(()) => recorded = Some(folder.path()),
-            Err(error) => document.warnings.push(Warning {
-                code: "run_json".into(),
-                message: format!("run.json could not be written: {error}"),
-            }),
-        }
-    }
+    let recorded = recorder.finish(&asked, &mut document, &root);
     for warning in &document.warnings {
         output.note(&warning.message);
     }
     closed_pipe_is_fine(match args.format() {
-        Format::Json => json(&document),
-        _ => summary::print(&document, recorded, output),
+        Format::Json => print_json(&document),
+        _ => summary::print(&document, recorded.as_deref(), output),
     })?;
     Ok(match observation.ended_by {
         EndedBy::Interrupted => Exit::Interrupted,
         EndedBy::Time if args.wait_for_overflow => Exit::Unmet,
         EndedBy::Time | EndedBy::Overflow => Exit::Done,
     })
-}
-
-fn json(document: &crate::record::backlog::BacklogDoc) -> std::io::Result<()> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, document)?;
-    writeln!(out)?;
-    out.flush()
 }
 
 fn watched(
@@ -96,34 +70,22 @@ fn watched(
 ) -> Result<Observation, Failure> {
     let line = LiveLine::new(output);
     let observed = observe(watch, settings, interrupted, &mut |progress| {
-        recorder.append(progress);
+        recorder.append(&sample(progress));
         line.show(progress.elapsed, &live(progress, settings.lasts));
     });
     line.clear();
     observed.map_err(Failure::lacking)
 }
 
-/// The timeline of the run.
-struct Recorder {
-    folder: Option<RunFolder>,
-    failed: Option<Warning>,
-}
-
-impl Recorder {
-    fn append(&mut self, p: &Progress) {
-        let Some(folder) = &mut self.folder else { return };
-        let sample = Sample {
-            t_s: p.elapsed.as_secs_f64(),
-            phase: Phase::Hold,
-            queued: Some(p.queue_len),
-            listen_drops: Some(p.drops_total),
-            server_open_fds: p.open_fds,
-            ..Sample::default()
-        };
-        if let Err(error) = folder.append(&sample) {
-            let message = format!("the timeline could not be written: {error}");
-            self.failed = Some(Warning { code: "timeline".into(), message });
-        }
+/// A look as the timeline has it.
+fn sample(p: &Progress) -> Sample {
+    Sample {
+        t_s: p.elapsed.as_secs_f64(),
+        phase: Phase::Hold,
+        queued: Some(p.queue_len),
+        listen_drops: Some(p.drops_total),
+        server_open_fds: p.open_fds,
+        ..Sample::default()
     }
 }
 
@@ -141,11 +103,6 @@ fn live(p: &Progress, lasts: Duration) -> String {
         count(p.recent_peak),
         count(p.drops),
     )
-}
-
-/// Where the record is, for the summary.
-pub(super) fn record_line(folder: &Path) -> String {
-    format!("record   {}/run.json", folder.display())
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::observe::record_line;
 use super::print::owner;
+use super::record::record_line;
 use crate::cli::output::Output;
-use crate::record::Confidence;
-use crate::record::backlog::{BacklogDoc, ListenerDoc, QueueStats, Step};
+use crate::record::backlog::{BacklogDoc, Flow, ListenerDoc, QueueStats, Step};
+use crate::record::{Confidence, Verdict};
 use crate::render::{count, rate, seconds};
 
 /// Listeners of a group whose queues are shown one by one.
@@ -19,7 +19,15 @@ pub(super) fn print(
     folder: Option<&Path>,
     output: &Output,
 ) -> io::Result<()> {
-    let mut lines = lines(document);
+    print_lines(lines(document), folder, output)
+}
+
+/// The same of lines, the verdict strong.
+pub(super) fn print_lines(
+    mut lines: Vec<String>,
+    folder: Option<&Path>,
+    output: &Output,
+) -> io::Result<()> {
     lines.extend(folder.map(record_line));
     let strong = output.colors_stdout();
     let mut out = io::stdout().lock();
@@ -46,9 +54,15 @@ fn lines(d: &BacklogDoc) -> Vec<String> {
             }
         }
     }
-    lines.push(flow(d));
+    lines.extend(d.flow.as_ref().map(|f| flow(d, f)));
     lines.extend(handshakes(d));
-    let v = &d.verdict;
+    lines.extend(verdict(&d.verdict));
+    lines
+}
+
+/// The verdict, what else it may be, and what would raise the limit.
+pub(super) fn verdict(v: &Verdict) -> Vec<String> {
+    let mut lines = Vec::new();
     lines.push(format!("verdict  {}, {}: {}", v.code, v.confidence.name(), v.summary));
     if v.confidence != Confidence::Certain {
         for other in &v.alternatives {
@@ -62,20 +76,26 @@ fn lines(d: &BacklogDoc) -> Vec<String> {
     lines
 }
 
-fn headline(d: &BacklogDoc) -> String {
-    let (w, first) = (&d.watched, d.listeners.first());
-    let owner = first.map(owner).filter(|owner| !owner.is_empty());
+/// `127.0.0.1:7000  nginx[7] fd 6`: where it listens, and whose it is.
+pub(super) fn target(d: &BacklogDoc) -> String {
+    let owner = d.listeners.first().map(owner).filter(|owner| !owner.is_empty());
     let owner = owner.map_or_else(String::new, |owner| format!("  {owner}"));
+    format!("{}{owner}", d.target.address)
+}
+
+fn headline(d: &BacklogDoc) -> String {
+    let address = target(d);
+    let Some(w) = &d.watched else { return address };
     format!(
-        "{}{owner}; watched {} at {} samples/s, {:.1} % of a core",
-        d.target.address,
+        "{address}; watched {} at {} samples/s, {:.1} % of a core",
         seconds(w.duration_s),
         rate(w.rate_per_s).trim_end_matches("/s"),
         100.0 * w.cpu_share
     )
 }
 
-fn backlog(d: &BacklogDoc) -> String {
+/// `backlog  128 effective (admits 129); somaxconn 4,096`.
+pub(super) fn backlog(d: &BacklogDoc) -> String {
     let somaxconn = d.sysctls.get("net.core.somaxconn").copied().flatten();
     let known = somaxconn.map_or_else(|| "?".to_owned(), count);
     let Some(first) = d.listeners.first() else {
@@ -166,8 +186,7 @@ fn time(s: f64) -> String {
     if s < 1.0 { format!("{:.0} ms", (s * 1e3).max(1.0)) } else { seconds(s) }
 }
 
-fn flow(d: &BacklogDoc) -> String {
-    let f = &d.flow;
+fn flow(d: &BacklogDoc, f: &Flow) -> String {
     let least = rate(f.accepts_per_s_at_least);
     let accepts = match f.accepts_per_s_at_most {
         Some(most) if f.other_listeners == 0 => format!("{} accepted", rate(most)),

@@ -137,14 +137,19 @@ impl Dialer {
         let now_ms = (now / 1000) as u32;
         let (since_ms, lived_ms) = (conn.since, now_ms.wrapping_sub(conn.since));
         let (proof, reply, asked) = (conn.proof, conn.reply, conn.asked);
+        let slow = conn.slow;
         let elder = self.elders.get(&place).copied();
         self.forget(place);
         let g = &self.gauges;
-        if proof == Proof::Probing && std::ptr::eq(kind, &raw const g.closed_reset) {
+        let is_reset = std::ptr::eq(kind, &raw const g.closed_reset);
+        if proof == Proof::Probing && is_reset {
             // The answer to its keepalive: the server has no such connection.
-            bump(&g.phantoms);
+            g.phantom(slow);
         } else {
             bump(kind);
+            if is_reset && slow {
+                bump(&g.slow_resets);
+            }
             if lived_ms >= YOUNG_MS {
                 bump(&g.closed_old);
                 if reply.is_served() {
@@ -178,6 +183,7 @@ impl Dialer {
     pub(super) fn forget(&mut self, place: u32) {
         let Some(conn) = self.conns.get(place) else { return };
         let (tuple, proof, reply) = (conn.tuple(), conn.proof, conn.reply);
+        let slow = conn.slow;
         self.end_serving(place, reply);
         if self.shared.tuples.is_some() {
             self.shared.held.remove(tuple);
@@ -195,7 +201,7 @@ impl Dialer {
         }
         match proof {
             Proof::True => drop_one(&g.confirmed),
-            Proof::HalfOpen => drop_one(&g.half_open),
+            Proof::HalfOpen => g.no_half_open(slow),
             Proof::None | Proof::Suspect | Proof::Probing => {}
         }
         drop_one(&g.open);

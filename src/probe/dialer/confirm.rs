@@ -38,7 +38,7 @@ use crate::kernel::tcp_info::TcpInfo;
 
 /// A connect that took this long had its SYN repeated, so that more than one SYN-ACK may
 /// have come, and the server's clock began earlier than ours.
-const SLOW_US: u64 = 900_000;
+pub(super) const SLOW_US: u64 = 900_000;
 /// When a slow one's segments are counted first.
 const BASE_MS: u32 = 500;
 /// Unanswered keepalives before silence counts.
@@ -201,7 +201,7 @@ impl Dialer {
         if self.shared.habit.take_scout() {
             self.confirmer.scouts.push((look, FIRST_REPEAT));
         }
-        self.confirmer.watch(look, usize::from(latency_us < SLOW_US));
+        self.confirmer.watch(look, usize::from(!conn.slow));
     }
 
     /// Looks at what is due; returns for how many µs nothing more is.
@@ -327,7 +327,7 @@ impl Dialer {
         let Some(segments) = segments(conn) else { return };
         let heard = segments > conn.segments;
         conn.segments = segments;
-        let before = conn.proof;
+        let (before, slow) = (conn.proof, conn.slow);
         if stage == 0 {
             // The first due repeat of a slow one may be over: the second is waited for.
             self.confirmer.watch(look, 2);
@@ -338,7 +338,7 @@ impl Dialer {
         if !repeated {
             conn.proof = Proof::None;
             if before == Proof::HalfOpen {
-                drop_one(&self.gauges.half_open);
+                self.gauges.no_half_open(slow);
                 self.note_admission(look.due);
             }
             self.confirmer.ready.push_back(look);
@@ -348,7 +348,7 @@ impl Dialer {
         // One repeat may come of a lost ACK; a second means that the server waits.
         conn.proof = if before == Proof::None { Proof::Suspect } else { Proof::HalfOpen };
         if conn.proof == Proof::HalfOpen && before != Proof::HalfOpen {
-            bump(&self.gauges.half_open);
+            self.gauges.half_open(slow);
         }
         if stage + 1 < WATCH_MS.len() {
             self.confirmer.watch(look, stage + 1);
@@ -378,7 +378,7 @@ impl Dialer {
         if std::mem::replace(&mut conn.proof, Proof::HalfOpen) == Proof::True {
             drop_one(&self.gauges.confirmed);
         }
-        bump(&self.gauges.half_open);
+        self.gauges.half_open(conn.slow);
         if stage + 1 < WATCH_MS.len() {
             self.confirmer.watch(look, stage + 1);
         }
@@ -442,7 +442,7 @@ impl Dialer {
             // By RST, whatever --close says: the server must not be left with a part.
             let _ = socket2::SockRef::from(fd).set_linger(Some(Duration::ZERO));
         }
-        bump(&self.gauges.phantoms);
+        self.gauges.phantom(conn.slow);
         self.forget(look.place);
     }
 
@@ -452,10 +452,10 @@ impl Dialer {
             return;
         }
         let Some(conn) = self.conns.get(place) else { return };
-        let before = std::mem::replace(&mut conn.proof, Proof::True);
+        let (before, slow) = (std::mem::replace(&mut conn.proof, Proof::True), conn.slow);
         match before {
             Proof::True => return,
-            Proof::HalfOpen => drop_one(&self.gauges.half_open),
+            Proof::HalfOpen => self.gauges.no_half_open(slow),
             Proof::None | Proof::Suspect | Proof::Probing => {}
         }
         bump(&self.gauges.confirmed);

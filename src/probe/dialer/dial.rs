@@ -67,7 +67,7 @@ impl Dialer {
             let due = match self.shared.schedule.take(now, scouting) {
                 Permit::Due(due) => due,
                 Permit::NotBefore(at) => {
-                    self.shared.release();
+                    self.shared.unreserve();
                     return Ok(at.saturating_sub(now));
                 }
             };
@@ -78,14 +78,16 @@ impl Dialer {
                 Attempt::Began => {}
                 Attempt::Failed => self.shared.release(),
                 Attempt::TableFull => {
-                    self.shared.release();
+                    self.shared.unreserve();
                     self.gauges.full.store(true, Relaxed);
                     self.publish();
                     self.shared.wake_main();
                 }
-                Attempt::Exhausted => self.shared.release(),
+                Attempt::Exhausted => self.shared.unreserve(),
             }
-            self.be_cautious(now);
+            if !self.shared.one_burst {
+                self.be_cautious(now);
+            }
             self.expire(now);
             self.confirm(now);
             self.keep_serving(now);
@@ -93,7 +95,7 @@ impl Dialer {
                 // A loopback dial is complete when connect() returns: looked at here,
                 // its latency is its own and not that of the batch. 1 % of the rate.
                 self.handle_events(0)?;
-                if !open_loop {
+                if !open_loop && !self.shared.one_burst {
                     self.back_off(in_flight);
                 }
             }
@@ -235,7 +237,7 @@ impl Dialer {
     pub(super) fn failed(&mut self, errno: i32) {
         bump(&self.gauges.failed);
         self.shared.count_error(errno);
-        if errno == libc::EAGAIN {
+        if errno == libc::EAGAIN && !self.shared.one_burst {
             self.not_before_us = self.shared.now_us() + QUEUE_FULL_US;
         }
     }

@@ -11,6 +11,7 @@ use socket2::SockRef;
 
 use super::super::conns::State;
 use super::super::shared::{bump, drop_one, lock};
+use super::confirm::SLOW_US;
 use super::{Dialer, ELDERS};
 
 /// Bytes of a server's farewell that are kept, and of how many connections.
@@ -80,6 +81,7 @@ impl Dialer {
         let Some(conn) = self.conns.get(place) else { return };
         let latency = u64::from((now as u32).wrapping_sub(conn.since)).max(1);
         conn.state = State::Open;
+        conn.slow = latency >= SLOW_US;
         conn.since = (now / 1000) as u32;
         conn.asked = now as u32;
         match &self.shared.tuples {

@@ -1,29 +1,47 @@
 //! What was learned of accept queues, the schema "sockscope.backlog/1".
 
+mod load;
+
 use serde::{Deserialize, Serialize};
+
+pub use load::{BurstDoc, FindDoc, FreezeDoc, ProcessDoc, TryDoc};
 
 use super::{Target, Timestamp, Verdict, Warning};
 
 /// The name and version of the schema that this program writes.
 pub const SCHEMA: &str = "sockscope.backlog/1";
 
-/// What was seen of a listener, or of all that share its address.
+/// What was seen of a listener, or of all that share its address. What was not asked for
+/// is left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BacklogDoc {
     /// [`SCHEMA`].
     pub schema: String,
-    /// When the watch began.
+    /// When it began.
     pub started: Timestamp,
     /// What was watched.
     pub target: Target,
-    /// How.
-    pub watched: Watched,
-    /// Each listener; several share an address (SO_REUSEPORT).
+    /// How, where it was watched without any load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watched: Option<Watched>,
+    /// What became of a burst.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<BurstDoc>,
+    /// The deepest burst that loses nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub find: Option<FindDoc>,
+    /// What the queue admits while nobody accepts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<FreezeDoc>,
+    /// Each listener; several share an address (SO_REUSEPORT). None where the target is
+    /// not on this host.
     pub listeners: Vec<ListenerDoc>,
-    /// What came and was accepted.
-    pub flow: Flow,
-    /// What the counters of the network namespace grew by; null for a unix socket.
+    /// What came and was accepted, where it was watched without any load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow: Option<Flow>,
+    /// What the counters of the network namespace grew by; null for a unix socket, and
+    /// where the target is not on this host.
     pub counters: Option<Counters>,
     /// Sysctls that bear on accept queues, by their names; null where unreadable.
     pub sysctls: std::collections::BTreeMap<String, Option<u64>>,
@@ -44,9 +62,12 @@ impl Default for BacklogDoc {
             schema: SCHEMA.to_owned(),
             started: Timestamp::default(),
             target: Target::default(),
-            watched: Watched::default(),
+            watched: None,
+            burst: None,
+            find: None,
+            freeze: None,
             listeners: Vec::new(),
-            flow: Flow::default(),
+            flow: None,
             counters: None,
             sysctls: std::collections::BTreeMap::new(),
             syn_recv: None,
@@ -244,5 +265,8 @@ mod tests {
             assert!(value["listeners"][0].get(key).is_some(), "{key}");
         }
         assert_eq!(value["counters"]["listen_overflows"], 38);
+        for key in ["watched", "flow", "burst", "find", "freeze"] {
+            assert!(value.get(key).is_none(), "{key} was not asked for");
+        }
     }
 }
