@@ -109,6 +109,12 @@ impl Burster {
         &self.plan.endpoint
     }
 
+    /// Whether dials do not leave this host, and are answered at once.
+    #[must_use]
+    pub fn is_quick(&self) -> bool {
+        self.plan.is_quick
+    }
+
     /// The server's side, where it is on this host.
     #[must_use]
     pub fn view(&self) -> Option<&ServerView> {

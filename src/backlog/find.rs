@@ -120,7 +120,8 @@ pub fn search(
         overflowed: None,
     };
     let here = burster.view().is_some();
-    let patience = if here { ANSWERED_HERE_WITHIN } else { ANSWERED_WITHIN };
+    let patience =
+        if burster.is_quick() { ANSWERED_HERE_WITHIN } else { ANSWERED_WITHIN };
     let empty = queued_before.unwrap_or(0);
     while let Some(dials) = bounds.next() {
         let burst = burster.burst(Shape { dials, patience }, interrupted)?;

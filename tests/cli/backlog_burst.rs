@@ -202,7 +202,8 @@ fn over_a_slow_link(v6: bool, cookies: &str, abort: &str, first: usize) -> Optio
     });
     let dials = (BURST - first as u64).to_string();
     let command = link.client.command(env!("CARGO_BIN_EXE_sockscope"));
-    let args = ["--burst", &dials, "--authorized", "--for", "2500ms"];
+    let args =
+        ["--burst", &dials, "--authorized", "--for", "2500ms", "--evidence", "none"];
     let (code, said) = backlog(command, &server.to_string(), &args);
     assert_eq!(code, Some(0), "{said:#}");
     assert_eq!(said["burst"]["dialed"], BURST - first as u64);
@@ -267,7 +268,8 @@ fn from_afar_phantoms_do_not_make_a_queue_drain_faster() {
     let args = ["--listen", "192.0.2.2:0", "--backlog", "20", "--accept-delay", "20ms"];
     let server = Server::start_in(&host, &args);
     let command = client.command(env!("CARGO_BIN_EXE_sockscope"));
-    let args = ["--burst", "150", "--authorized", "--for", "1800ms"];
+    let args =
+        ["--burst", "150", "--authorized", "--for", "1800ms", "--evidence", "none"];
     let (exit, said) = backlog(command, &server.address, &args);
     assert_eq!(exit, Some(0), "{said:#}");
     let pace = said["burst"]["drains_per_s"].as_f64().unwrap();
@@ -319,7 +321,11 @@ fn find_from_afar_needs_no_sight_of_the_queue() {
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut port).unwrap();
     let target = format!("10.77.0.2:{}", port.trim());
     let command = link.client.command(env!("CARGO_BIN_EXE_sockscope"));
-    let args = ["--find", "--authorized", "--max", "8", "--pause", "700ms"];
+    let args = [
+        &["--find", "--authorized", "--max", "8", "--pause", "700ms"][..],
+        &["--evidence", "none"],
+    ]
+    .concat();
     let (code, said) = backlog(command, &target, &args);
     server.kill().unwrap();
     server.wait().unwrap();

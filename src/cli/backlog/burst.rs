@@ -3,6 +3,8 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
+use clap::ValueEnum;
+
 use super::args::{Args, Format};
 use super::attach::{Named, attach, inside};
 use super::record::Recorder;
@@ -65,6 +67,17 @@ pub(in crate::cli) struct BurstArgs {
     /// You may load a target that is not this host; --find needs --max then
     #[arg(long, help_heading = "Burst")]
     pub(super) authorized: bool,
+
+    /// Whether the server's side is looked at: on this host, and by root in the other
+    /// network namespaces of it; none is the view of a client elsewhere
+    #[arg(long, value_enum, default_value_t = Evidence::Auto, help_heading = "Burst")]
+    evidence: Evidence,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Evidence {
+    Auto,
+    None,
 }
 
 impl BurstArgs {
@@ -287,7 +300,10 @@ fn request(
         fd_tables: None,
         close: None,
         sources: Vec::new(),
-        evidence: EvidenceMode::Auto,
+        evidence: match args.evidence {
+            Evidence::Auto => EvidenceMode::Auto,
+            Evidence::None => EvidenceMode::None,
+        },
         confirm: true,
         service: None,
         stop_at_latency: None,
