@@ -9,6 +9,7 @@ pub mod output;
 pub mod parse;
 mod probe;
 mod progress;
+mod report;
 mod serve;
 mod served;
 mod sockets;
@@ -57,6 +58,7 @@ enum Command {
     #[command(visible_alias = "ss")]
     Sockets(Box<sockets::Args>),
     Limits(Box<limits::Args>),
+    Report(Box<report::Args>),
 }
 
 /// Parses the command line, runs the command, and maps the outcome to an exit code.
@@ -73,5 +75,6 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(*args),
         Command::Sockets(args) => sockets::run(&args, output),
         Command::Limits(args) => limits::run(&args, output),
+        Command::Report(args) => report::run(&args, output),
     })
 }

@@ -19,17 +19,27 @@ pub(super) fn print(
     folder: Option<&Path>,
     output: &Output,
 ) -> io::Result<()> {
-    let mut lines = lines(document);
-    lines.extend(folder.map(record_line));
-    let strong = output.colors_stdout();
     let mut out = io::stdout().lock();
-    for line in &lines {
+    write(&mut out, document, output.colors_stdout())?;
+    if let Some(folder) = folder {
+        writeln!(out, "{}", record_line(folder))?;
+    }
+    out.flush()
+}
+
+/// Writes the summary.
+pub(in crate::cli) fn write(
+    out: &mut impl Write,
+    document: &BacklogDoc,
+    strong: bool,
+) -> io::Result<()> {
+    for line in &lines(document) {
         match line.strip_prefix("verdict  ").filter(|_| strong) {
             Some(verdict) => writeln!(out, "verdict  \x1b[1m{verdict}\x1b[0m")?,
             None => writeln!(out, "{line}")?,
         }
     }
-    out.flush()
+    Ok(())
 }
 
 fn lines(d: &BacklogDoc) -> Vec<String> {
