@@ -12,6 +12,7 @@ use super::exit::{Exit, Failure};
 use super::output::Output;
 use crate::record::{Record, read};
 use crate::report::Input;
+use crate::report::list::Listed;
 pub(super) use write::write_beside;
 
 /// Where runs are, unless another place is named.
@@ -103,20 +104,41 @@ fn newest(target: Option<&str>) -> Result<PathBuf, Failure> {
         true => read::runs_in(root).map_err(Failure::usage)?,
         false => Vec::new(),
     };
-    let Some(text) = target else {
-        let newest = runs.into_iter().next_back();
-        return newest.ok_or_else(|| {
-            Failure::usage(format_args!("no run in {RUNS}; sockscope probe records one"))
-        });
+    let newest = |of: &[&PathBuf]| {
+        let dated = of.iter().filter_map(|path| Some((Record::read(path).ok()?, *path)));
+        let dated = dated.map(|(record, path)| (record.started(), path));
+        dated.max_by_key(|(started, _)| *started).map(|(_, path)| path.clone())
     };
-    let is_of = |path: &PathBuf| {
-        let record = Record::read(path);
-        record.is_ok_and(|record| crate::report::list::Listed::of(&record).is_of(text))
-    };
-    let found = runs.into_iter().rev().find(is_of);
-    found.ok_or_else(|| {
-        Failure::usage(format_args!("no run in {RUNS} of a target with {text:?} in it"))
-    })
+    match target {
+        // Names have the second: of those of the last one, the record tells.
+        None => {
+            let last = runs.last().and_then(|path| second(path));
+            let of_it: Vec<&PathBuf> =
+                runs.iter().filter(|path| second(path) == last).collect();
+            newest(&of_it).or_else(|| runs.last().cloned()).ok_or_else(|| {
+                Failure::usage(format_args!(
+                    "no run in {RUNS}; sockscope probe records one"
+                ))
+            })
+        }
+        Some(text) => {
+            let is_of = |path: &&PathBuf| {
+                Record::read(path).is_ok_and(|record| Listed::of(&record).is_of(text))
+            };
+            let of_it: Vec<&PathBuf> = runs.iter().filter(is_of).collect();
+            newest(&of_it).ok_or_else(|| {
+                let what =
+                    format_args!("no run in {RUNS} of a target with {text:?} in it");
+                Failure::usage(what)
+            })
+        }
+    }
+}
+
+/// The moment in the name of a run's folder.
+fn second(run: &Path) -> Option<String> {
+    let name = run.file_name()?.to_string_lossy().into_owned();
+    name.split('-').next().map(str::to_owned)
 }
 
 /// Whether a path is a folder that is no run itself, but holds some, or may.

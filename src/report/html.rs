@@ -57,7 +57,7 @@ fn answer(answer: &Answer) -> Markup {
             p.meaning { (answer.meaning) }
             @if let Some((code, confidence)) = &answer.verdict {
                 p.verdict {
-                    "stopped by " strong { code { (code) } } ", " (confidence)
+                    "Verdict: " strong { code { (code) } } ", " (confidence)
                 }
             }
             @if !answer.summary.is_empty() { p.summary { (answer.summary) } }

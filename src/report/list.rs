@@ -48,7 +48,11 @@ pub fn list(root: &Path, target: Option<&str>) -> Result<Vec<Listed>, ReadError>
         Ok(record) => Listed::of(&record),
         Err(error) => Listed::unreadable(path, &error),
     });
-    Ok(all.filter(|listed| target.is_none_or(|text| listed.is_of(text))).collect())
+    let mut all: Vec<Listed> =
+        all.filter(|listed| target.is_none_or(|text| listed.is_of(text))).collect();
+    // Names have the second, records the millisecond.
+    all.sort_by(|a, b| a.started.cmp(&b.started));
+    Ok(all)
 }
 
 impl Listed {

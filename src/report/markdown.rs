@@ -41,7 +41,7 @@ fn answer(text: &mut String, answer: &Answer) {
         escaped(&answer.meaning)
     );
     if let Some((code, confidence)) = &answer.verdict {
-        let _ = writeln!(text, "Stopped by {}, {confidence}.\n", coded(code));
+        let _ = writeln!(text, "Verdict: {}, {confidence}.\n", coded(code));
     }
     if !answer.summary.is_empty() {
         let _ = writeln!(text, "{}\n", escaped(&answer.summary));

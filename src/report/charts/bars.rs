@@ -103,6 +103,7 @@ fn ceiling_bars(run: &Run, limits: Option<&LimitsDoc>) -> Vec<Bar> {
     let mut all = Vec::new();
     if let Some(predicted) = &run.plan.predicted {
         let side = match predicted.side.as_str() {
+            _ if predicted.ceiling.starts_with("--") => String::new(),
             "client" | "server" => format!(" at the {}", predicted.side),
             _ => String::new(),
         };
@@ -121,7 +122,7 @@ fn ceiling_bars(run: &Run, limits: Option<&LimitsDoc>) -> Vec<Bar> {
         }
     }
     let level = run.result.level.name();
-    let name = format!("measured, {level}: {}", run.verdict.code);
+    let name = format!("measured ({level}), stopped by {}", run.verdict.code);
     all.push(bar(name, measured, 1));
     if let Some(next) = &run.verdict.next
         && let Some(number) = next.number

@@ -92,15 +92,17 @@ fn on_axes(
             let spare = ((y.end - y.start) * 0.15).max(y.end * 0.002);
             (y.start - spare).max(0.0)..y.end + spare
         }
-        YAxis::Logarithmic => (y.start / 1.5).max(0.5)..y.end.max(1.0) * 1.5,
+        YAxis::Logarithmic => decades(&y),
     };
-    let x = x.start..x.end.max(x.start + 1e-3);
+    let near_zero = x.start > 0.0 && x.start < (x.end - x.start) * 0.1;
+    let from = if near_zero { 0.0 } else { x.start };
+    let x = from..x.end.max(from + 1e-3);
     let widest = [y.start, y.end, (y.start + y.end) / 2.0]
         .map(|value| svg::text_width(&(plot.y_label)(value)));
-    let left = widest.into_iter().max().unwrap_or(0).clamp(24, 110) + 10;
+    let left = widest.into_iter().max().unwrap_or(0).clamp(24, 110) + 16;
     let mut builder = ChartBuilder::on(root);
     builder
-        .margin_top(legend_height + 8)
+        .margin_top(legend_height + 14)
         .margin_right(20)
         .margin_bottom(4)
         .x_label_area_size(if plot.x_name.is_empty() { 22 } else { 38 })
@@ -207,6 +209,13 @@ fn value_at(points: &[(f64, f64)], x: f64) -> Option<f64> {
     points.iter().find(|point| point.0 == x).map(|point| point.1)
 }
 
+/// The powers of ten around a range of µs.
+fn decades(of: &Range<f64>) -> Range<f64> {
+    let low = of.start.max(1.0).log10().floor();
+    let high = of.end.max(1.0).log10().ceil();
+    10_f64.powf(low)..10_f64.powf(high.max(low + 1.0))
+}
+
 /// From the least to the most; 0 to 1 of nothing.
 fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (low, high) = values
@@ -253,11 +262,12 @@ fn legend(plot: &Plot) -> (String, i32) {
 
 /// A tick on an axis of times.
 pub(super) fn time_label(s: f64) -> String {
-    match s {
-        _ if s >= 120.0 => crate::render::seconds(s),
-        _ if s.fract().abs() < 0.005 => format!("{s:.0} s"),
-        _ => format!("{s:.1} s"),
+    if s >= 120.0 {
+        return crate::render::seconds(s);
     }
+    let hundredths = format!("{s:.2}");
+    let short = hundredths.trim_end_matches('0').trim_end_matches('.');
+    format!("{short} s")
 }
 
 /// A tick on an axis of counts.

@@ -135,12 +135,15 @@ pub(super) fn counters(samples: &[Sample]) -> Chart {
         id: "drops",
         title: "Dropped at the listener".into(),
         description: format!("{} since the start, in total.", count_label(last)),
-        drawn: lines(
-            vec![Series::line("dropped since the start", drops)],
-            None,
-            YAxis::FromZero,
-            count_label,
-            "the listener's drops could not be seen",
-        ),
+        drawn: match drops.iter().any(|point| point.1 > 0.0) || drops.is_empty() {
+            true => lines(
+                vec![Series::line("dropped since the start", drops)],
+                None,
+                YAxis::FromZero,
+                count_label,
+                "the listener's drops could not be seen",
+            ),
+            false => Err("the listener dropped nothing".into()),
+        },
     }
 }
