@@ -119,7 +119,7 @@ fn block_of(block: &Block) -> Markup {
 }
 
 fn commands(lines: &[String]) -> Markup {
-    html! { pre tabindex="0" { code { (lines.join("\n")) } } }
+    html! { pre { code { (lines.join("\n")) } } }
 }
 
 fn figure(chart: &Chart) -> Markup {

@@ -12,11 +12,11 @@ use crate::fixtures::{Server, sockscope};
 /// What a browser made of a page.
 struct Seen {
     /// Wider than the window it is in, at 360 px.
-    overflow: i64,
+    overflow: usize,
     /// What it wrote to the console: errors, refused requests.
     console: Vec<String>,
     /// How many charts have an area, and how many lie within the window.
-    charts: (i64, i64),
+    charts: (usize, usize),
 }
 
 /// Puts the page into a frame of 360 px: no window of a desktop is so narrow.
@@ -66,7 +66,7 @@ fn look(dir: &Path, html: &str) -> Option<Seen> {
     let seen =
         text.split_once("\"seen\">seen ").and_then(|(_, rest)| rest.split_once(" end"));
     let seen = seen.unwrap_or_else(|| panic!("nothing was measured: {said}")).0;
-    let numbers: Vec<i64> = seen.split(' ').map(|n| n.parse().unwrap()).collect();
+    let numbers: Vec<usize> = seen.split(' ').map(|n| n.parse().unwrap()).collect();
     Some(Seen {
         overflow: numbers[0],
         console: said.lines().filter(|l| l.contains("CONSOLE")).map(Into::into).collect(),
@@ -93,7 +93,7 @@ fn a_page_fits_a_phone_and_leaves_the_console_silent() {
     assert_eq!(seen.overflow, 0, "the page scrolls sideways at 360 px");
     let drawn = html.matches("<svg class=\"chart\"").count();
     assert!(drawn >= 5, "{drawn} charts");
-    assert_eq!(seen.charts, (drawn as i64, drawn as i64));
+    assert_eq!(seen.charts, (drawn, drawn));
 
     // So does that of a run that was cut off.
     let run = records.run();

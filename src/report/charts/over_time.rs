@@ -60,7 +60,7 @@ pub(super) fn held(run: Option<&Run>, samples: &[Sample]) -> Chart {
         (Some(first), Some(last)) => {
             let most = samples.iter().map(|s| s.held).max().unwrap_or(0);
             format!(
-                "Held rises from {} at {} to {} at the most; {} at {}, with {} established, \
+                "Held: {} at {}, {} at the most, {} at {}, with {} established, \
                  {} failed and {} ended by the server.{}",
                 count(first.held),
                 seconds(first.t_s),

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 /// The width of every chart, in its own units; one is a pixel where there is room.
-pub(super) const WIDTH: u32 = 440;
+pub(super) const WIDTH: u32 = 380;
 /// The height of a chart over time.
-pub(super) const HEIGHT: u32 = 250;
+pub(super) const HEIGHT: u32 = 225;
 
 /// The colours of charts, for light and dark.
 pub const STYLE: &str = include_str!("chart.css");
@@ -22,7 +22,7 @@ pub(super) fn escaped(text: &str) -> String {
             '\t' | '\n' => safe.push(c),
             // No XML can hold these.
             c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {
-                safe.push('\u{fffd}')
+                safe.push('\u{fffd}');
             }
             c => safe.push(c),
         }
@@ -156,6 +156,6 @@ mod tests {
         let content = group(99, "<g/>");
         assert!(file("x", "t", "d", &content).starts_with("<svg xmlns="));
         assert!(!element("x", "t", "d", &content).contains("xmlns"));
-        assert!(element("x", "t", "d", &content).contains("viewBox=\"0 0 440 99\""));
+        assert!(element("x", "t", "d", &content).contains("viewBox=\"0 0 380 99\""));
     }
 }
