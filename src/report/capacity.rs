@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::input::{Input, LimitsDoc};
 use super::page::{Block, Section, Table};
-use crate::host::ceilings::Bounds;
+use crate::host::ceilings::{Bounds, Unit};
 use crate::host::need::Need;
+use crate::host::remedy::Place;
 use crate::record::backlog::BacklogDoc;
 use crate::record::{Run, read};
 use crate::render::{bytes, count, plural, seconds, shell_word};
@@ -116,17 +117,20 @@ pub(super) fn section(run: &Run, beside: &Beside) -> Section {
         if let Some(limits) = &beside.limits {
             blocks.push(Block::Table(ceilings(limits)));
         }
-        if let Some(need) = asked(run, beside)
-            && !need.lines.is_empty()
-        {
-            blocks.push(Block::Text(format!(
-                "For {} connections, at the server's host:",
-                count(need.n)
-            )));
-            blocks.push(Block::Commands(
-                need.lines.iter().map(|line| line.text.clone()).collect(),
-            ));
-        }
+        let need = asked(run, beside);
+        blocks.extend(need.filter(|need| !need.lines.is_empty()).map(|need| {
+            let rows = Place::ALL.into_iter().flat_map(|place| {
+                let of_place = need.lines.iter().filter(move |line| line.place == place);
+                of_place
+                    .map(|line| vec![line.place.title().to_owned(), line.text.clone()])
+            });
+            Block::Table(Table {
+                caption: format!("What makes room for {}", plural(need.n, "connection")),
+                headings: ["where", "line"].map(Into::into).into(),
+                numeric: vec![false, false],
+                rows: rows.collect(),
+            })
+        }));
         let missing = missing(run, beside);
         if !missing.is_empty() {
             let where_ = match run.target.embedded {
@@ -230,7 +234,9 @@ fn need_text(need: &Need) -> String {
     let n = count(need.n);
     match (need.fits, short.is_empty()) {
         (true, _) => format!("{n} more fit; they take {memory} of the server's memory"),
-        (false, false) => format!("{n} more do not fit: {}; {memory}", short.join(", ")),
+        (false, false) => {
+            format!("{n} more do not fit: {}; they would take {memory}", short.join(", "))
+        }
         (false, true) => {
             format!(
                 "not sure that {n} more fit: {} could not be read",
@@ -241,7 +247,8 @@ fn need_text(need: &Need) -> String {
 }
 
 fn ceilings(limits: &LimitsDoc) -> Table {
-    let known = |n: Option<u64>| n.map_or_else(|| "–".to_owned(), count);
+    let known =
+        |n: Option<u64>, show: fn(u64) -> String| n.map_or_else(|| "–".to_owned(), show);
     let rows = limits
         .ceilings
         .iter()
@@ -249,11 +256,12 @@ fn ceilings(limits: &LimitsDoc) -> Table {
         .take(CEILINGS)
         .map(|row| {
             let raise = row.remedy.as_ref().map_or("", |remedy| remedy.now.as_str());
+            let show = if row.unit == Some(Unit::Bytes) { bytes } else { count };
             vec![
                 row.name.clone(),
-                known(row.value),
-                known(row.in_use),
-                known(row.room),
+                known(row.value, show),
+                known(row.in_use, show),
+                known(row.room, count),
                 raise.to_owned(),
             ]
         })
@@ -320,7 +328,7 @@ mod tests {
     use super::*;
     use crate::host::ceilings::Side;
     use crate::host::need::{MemoryNeed, Short};
-    use crate::host::remedy::{Line, Place};
+    use crate::host::remedy::Line;
     use crate::record::backlog::ListenerDoc;
     use crate::record::{Next, Target};
 

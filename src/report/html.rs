@@ -129,7 +129,9 @@ fn figure(chart: &Chart) -> Markup {
             @match (chart.inline_svg(), &chart.drawn) {
                 (Some(svg), _) => {
                     (PreEscaped(svg))
-                    p.described aria-hidden="true" { (chart.description) }
+                    p.described aria-hidden="true" {
+                        (chart.caption.as_deref().unwrap_or(&chart.description))
+                    }
                 }
                 (None, Err(why)) => { p.absent { "No chart: " (why) "." } }
                 (None, Ok(_)) => {}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::ceilings::Bounds;
+use crate::host::ceilings::{Bounds, Unit};
 use crate::host::need::Need;
 use crate::host::remedy::Remedy;
 use crate::record::backlog::{self, BacklogDoc};
@@ -95,6 +95,8 @@ pub struct LimitsRow {
     pub value: Option<u64>,
     /// What is taken of it.
     pub in_use: Option<u64>,
+    /// What these count.
+    pub unit: Option<Unit>,
     /// How many more connections fit under it.
     pub room: Option<u64>,
     /// What it bounds.

@@ -41,7 +41,8 @@ pub(super) fn bars(all: &[Bar]) -> String {
         let y = i32::try_from(n).unwrap_or(0) * i32::try_from(ROW).unwrap_or(0);
         let class = if bar.marked { "b" } else { "w" };
         let right = i32::try_from(WIDTH).unwrap_or(0) - 4;
-        svg::text(&mut out, 4, y + 15, class, "start", &bar.name);
+        let room = right - svg::text_width(&bar.label) - 12;
+        svg::text(&mut out, 4, y + 15, class, "start", &shortened(&bar.name, room));
         svg::text(&mut out, right, y + 15, class, "end", &bar.label);
         let said = format!("{}: {}", bar.name, bar.label);
         let _ = write!(
@@ -52,6 +53,18 @@ pub(super) fn bars(all: &[Bar]) -> String {
         );
     }
     group(height, &out)
+}
+
+/// The beginning of `name` that `room` is enough for.
+fn shortened(name: &str, room: i32) -> String {
+    if svg::text_width(name) <= room {
+        return name.to_owned();
+    }
+    let mut short = name.to_owned();
+    while svg::text_width(&short) + svg::text_width("…") > room && short.pop().is_some()
+    {
+    }
+    short.trim_end().to_owned() + "…"
 }
 
 fn rectangles(drawn: &mut String, all: &[Bar], height: u32) -> Result<(), String> {
@@ -84,6 +97,7 @@ pub(super) fn ceilings(run: &Run, limits: Option<&LimitsDoc>) -> Chart {
         id: "ceilings",
         title: "Ceilings and the measured maximum".into(),
         description: format!("{}. The scale is logarithmic.", said.join("; ")),
+        caption: Some("The scale is logarithmic.".into()),
         drawn: match nothing {
             true => Err("nothing was predicted before the first dial".into()),
             false => Ok(bars(&all)),
@@ -104,16 +118,14 @@ fn ceiling_bars(run: &Run, limits: Option<&LimitsDoc>) -> Vec<Bar> {
     if let Some(predicted) = &run.plan.predicted {
         let side = match predicted.side.as_str() {
             _ if predicted.ceiling.starts_with("--") => String::new(),
-            "client" | "server" => format!(" at the {}", predicted.side),
+            "client" | "server" => format!(" ({})", predicted.side),
             _ => String::new(),
         };
-        let mut first =
-            bar(format!("{}{side}", predicted.ceiling), predicted.connections, 0);
-        first.marked = binds(measured, predicted.connections);
-        first.name += match first.marked {
-            true => ", predicted: it binds",
-            false => ", predicted to bind first",
-        };
+        let marked = binds(measured, predicted.connections);
+        let how = if marked { "predicted, binds" } else { "predicted" };
+        let name = format!("{how}: {}{side}", predicted.ceiling);
+        let mut first = bar(name, predicted.connections, 0);
+        first.marked = marked;
         all.push(first);
         if let Some(queue) = predicted.accept_queue {
             let mut none = bar("accept queue, if nobody accepts".into(), queue, 0);
@@ -122,7 +134,7 @@ fn ceiling_bars(run: &Run, limits: Option<&LimitsDoc>) -> Vec<Bar> {
         }
     }
     let level = run.result.level.name();
-    let name = format!("measured ({level}), stopped by {}", run.verdict.code);
+    let name = format!("measured, {level}: {}", run.verdict.code);
     all.push(bar(name, measured, 1));
     if let Some(next) = &run.verdict.next
         && let Some(number) = next.number
@@ -182,14 +194,29 @@ mod tests {
     fn bars_say_their_values_in_words() {
         let chart = ceilings(&run(19_989), None);
         let drawn = chart.drawn.unwrap();
-        for words in
-            ["19,989", "65,525", "RLIMIT_NOFILE soft at the server, predicted: it binds"]
+        for words in ["19,989", "65,525", "predicted, binds: RLIMIT_NOFILE soft (server)"]
         {
             assert!(drawn.contains(words), "{words}: {drawn}");
             assert!(chart.description.contains(words), "{words}");
         }
         assert!(!drawn.contains('#'), "{drawn}");
         assert_eq!(drawn.matches("class=\"f0\"").count(), 2);
+    }
+
+    #[test]
+    fn a_long_name_leaves_room_for_the_value() {
+        let name = "a ceiling whose name is far too long to stand beside its own value";
+        let bar = Bar {
+            name: name.into(),
+            label: "1,000,000".into(),
+            value: 1,
+            ink: 0,
+            marked: false,
+        };
+        let drawn = bars(&[bar]);
+        assert!(drawn.contains("a ceiling whose name") && drawn.contains('…'), "{drawn}");
+        // In full where the pointer is.
+        assert!(drawn.contains(&format!("<title>{name}: 1,000,000")), "{drawn}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(super) fn over_time(samples: &[Sample]) -> Chart {
         id: "connect-latency",
         title: "Connect latency over time".into(),
         description,
+        caption: None,
         drawn: lines(series, None, YAxis::Logarithmic, micros_label, NO_LATENCIES),
     }
 }
@@ -56,6 +57,7 @@ pub(super) fn against_held(samples: &[Sample]) -> Chart {
         id: "latency-by-held",
         title: "Connect latency by connections held".into(),
         description,
+        caption: None,
         drawn,
     }
 }
@@ -71,6 +73,7 @@ pub(super) fn replies(samples: &[Sample]) -> Option<Chart> {
         id: "reply-latency",
         title: "Reply latency over time".into(),
         description,
+        caption: None,
         drawn: lines(
             series,
             None,
@@ -110,6 +113,7 @@ pub(super) fn distribution(run: Option<&Run>) -> Chart {
         id: "latency-distribution",
         title: "Latency distribution of the whole run".into(),
         description: format!("{description}. The scale is logarithmic."),
+        caption: Some("The scale is logarithmic.".into()),
         drawn: if all.is_empty() { Err(why.into()) } else { Ok(bars(&all)) },
     }
 }

@@ -21,6 +21,8 @@ pub struct Chart {
     pub title: String,
     /// What can be seen in it, for those who cannot see it.
     pub description: String,
+    /// The same for those who can, where the chart does not say it all.
+    pub caption: Option<String>,
     /// What was drawn; the content of an SVG element. Or why nothing was.
     pub drawn: Result<String, String>,
 }
@@ -59,9 +61,9 @@ pub fn charts(record: &Record, beside: &Beside) -> Vec<Chart> {
     all.push(sides::accept_queue(run, samples));
     all.extend(watched.map(sides::queue_lengths));
     all.push(sides::descriptors(run, samples));
-    all.push(sides::memory(samples));
-    all.push(sides::counters(samples));
+    all.push(sides::counters(run, samples));
     if watched.is_none() {
+        all.push(sides::memory(samples));
         all.extend(run.map(|run| bars::ceilings(run, beside.limits.as_ref())));
     }
     all

@@ -79,6 +79,7 @@ pub(super) fn held(run: Option<&Run>, samples: &[Sample]) -> Chart {
         id: "held",
         title: "Connections over time".into(),
         description,
+        caption: None,
         drawn: lines(series, None, YAxis::FromZero, count_label, NO_SAMPLES),
     }
 }
@@ -103,6 +104,7 @@ pub(super) fn rate(samples: &[Sample]) -> Chart {
         id: "rate",
         title: "Rate over time".into(),
         description: format!("At the most {} between two samples.", rate_text(most)),
+        caption: None,
         drawn: lines(series, None, YAxis::FromZero, count_label, NO_SAMPLES),
     }
 }

@@ -22,6 +22,7 @@ pub(super) fn accept_queue(run: Option<&Run>, samples: &[Sample]) -> Chart {
         id: "accept-queue",
         title: "The server's accept queue".into(),
         description: format!("At the most {} in it.{limit}", count_label(most)),
+        caption: None,
         drawn: lines(
             vec![Series::line("in the accept queue", line)],
             admits.map(|n| (n as f64, name(n))),
@@ -69,6 +70,7 @@ pub(super) fn queue_lengths(watched: &BacklogDoc) -> Chart {
         id: "queue-lengths",
         title: "How long the queue was how long".into(),
         description: format!("{}. The scale is logarithmic.", said.join(", ")),
+        caption: Some("The scale is logarithmic.".into()),
         drawn: match all.is_empty() {
             true => Err("it was not watched".into()),
             false => Ok(bars(&all)),
@@ -89,6 +91,7 @@ pub(super) fn descriptors(run: Option<&Run>, samples: &[Sample]) -> Chart {
             "At the most {}{of}, in the fullest table that holds the listener.",
             count_label(most)
         ),
+        caption: None,
         drawn: lines(
             vec![Series::line("open at the server", line)],
             limit.map(|n| (n as f64, format!("RLIMIT_NOFILE {}", count(n)))),
@@ -117,6 +120,7 @@ pub(super) fn memory(samples: &[Sample]) -> Chart {
         id: "memory",
         title: "Memory available on the probe's host".into(),
         description,
+        caption: None,
         drawn: lines(
             vec![Series::line("MemAvailable", line)],
             None,
@@ -128,16 +132,19 @@ pub(super) fn memory(samples: &[Sample]) -> Chart {
 }
 
 /// What the listener dropped, and what failed at the client.
-pub(super) fn counters(samples: &[Sample]) -> Chart {
+pub(super) fn counters(run: Option<&Run>, samples: &[Sample]) -> Chart {
+    let watched = run.is_some_and(|run| run.backlog.is_some());
+    let since = if watched { "since it listens" } else { "since the start" };
     let drops = points(samples, |s| s.listen_drops);
     let last = drops.last().map_or(0.0, |point| point.1);
     Chart {
         id: "drops",
         title: "Dropped at the listener".into(),
-        description: format!("{} since the start, in total.", count_label(last)),
+        description: format!("{} {since}, in total.", count_label(last)),
+        caption: None,
         drawn: match drops.iter().any(|point| point.1 > 0.0) || drops.is_empty() {
             true => lines(
-                vec![Series::line("dropped since the start", drops)],
+                vec![Series::line(&format!("dropped {since}"), drops)],
                 None,
                 YAxis::FromZero,
                 count_label,
