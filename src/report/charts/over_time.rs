@@ -108,3 +108,56 @@ pub(super) fn rate(samples: &[Sample]) -> Chart {
         drawn: lines(series, None, YAxis::FromZero, count_label, NO_SAMPLES),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(of: fn(u64) -> Sample) -> Vec<Sample> {
+        (0..4).map(|n| Sample { t_s: n as f64, established: 10 * n, ..of(n) }).collect()
+    }
+
+    fn at(level: Level) -> Run {
+        let mut run = Run::default();
+        run.result.level = level;
+        run
+    }
+
+    #[test]
+    fn those_that_only_the_client_has_are_a_line_by_what_is_known_of_them() {
+        let unseen = samples(|n| Sample { held: 7 * n, ..Sample::default() });
+        for (level, name) in [
+            (Level::Confirmed, "not confirmed, or phantom"),
+            (Level::Served, "not answered"),
+        ] {
+            let drawn = held(Some(&at(level)), &unseen).drawn.unwrap();
+            assert!(drawn.contains(name) && !drawn.contains("accept queue"), "{level:?}");
+        }
+        let seen =
+            samples(|n| Sample { held: 7 * n, queued: Some(3 * n), ..Sample::default() });
+        let drawn = held(Some(&at(Level::Accepted)), &seen).drawn.unwrap();
+        assert!(drawn.contains("in the accept queue") && !drawn.contains("not held"));
+    }
+
+    #[test]
+    fn failures_are_drawn_where_there_are_any() {
+        let drawn =
+            |failed: fn(u64) -> Sample| held(None, &samples(failed)).drawn.unwrap();
+        let some = drawn(|n| Sample { failed: n, closed: n, ..Sample::default() });
+        assert!(
+            some.contains("failed, in total") && some.contains("ended by the server")
+        );
+        let none = drawn(|_| Sample::default());
+        assert!(!none.contains("failed") && !none.contains("ended by"), "{none}");
+    }
+
+    #[test]
+    fn phantoms_are_said_as_they_were_counted() {
+        let mut run = at(Level::Accepted);
+        let said =
+            |run: &Run| held(Some(run), &samples(|_| Sample::default())).description;
+        assert!(said(&run).ends_with("Phantoms were not counted in all."));
+        run.result.phantoms.total = Some(171);
+        assert!(said(&run).ends_with("counted at the peak: 171."));
+    }
+}

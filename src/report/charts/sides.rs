@@ -14,10 +14,10 @@ const LENGTHS: usize = 12;
 /// The server's accept queue against what it admits.
 pub(super) fn accept_queue(run: Option<&Run>, samples: &[Sample]) -> Chart {
     let line = points(samples, |s| s.queued);
-    let admits = run.and_then(admits);
+    let room = run.and_then(room).filter(|(n, _)| *n > 0);
     let most = line.iter().map(|point| point.1).fold(0.0, f64::max);
-    let limit = admits.map_or_else(String::new, |n| format!(" It admits {}.", count(n)));
-    let name = |n: u64| format!("admits {} (backlog + 1)", count(n));
+    let limit =
+        room.map_or_else(String::new, |(n, how)| format!(" It {how} {}.", count(n)));
     Chart {
         id: "accept-queue",
         title: "The server's accept queue".into(),
@@ -25,7 +25,7 @@ pub(super) fn accept_queue(run: Option<&Run>, samples: &[Sample]) -> Chart {
         caption: None,
         drawn: lines(
             vec![Series::line("in the accept queue", line)],
-            admits.map(|n| (n as f64, name(n))),
+            room.map(|(n, how)| (n as f64, format!("{how} {}", count(n)))),
             YAxis::FromZero,
             count_label,
             "the server's accept queue could not be seen",
@@ -33,15 +33,15 @@ pub(super) fn accept_queue(run: Option<&Run>, samples: &[Sample]) -> Chart {
     }
 }
 
-/// How many connections the queues had room for: backlog + 1 of each.
-fn admits(run: &Run) -> Option<u64> {
-    match &run.backlog {
-        Some(watched) => {
-            Some(watched.listeners.iter().map(|one| one.effective_backlog + 1).sum())
-        }
-        None => run.plan.predicted.as_ref().and_then(|predicted| predicted.accept_queue),
+/// How many connections the queues take, backlog + 1 of each, and in which words. A probe
+/// records what was left of that before its first dial.
+fn room(run: &Run) -> Option<(u64, &'static str)> {
+    if let Some(watched) = &run.backlog {
+        let all = watched.listeners.iter().map(|one| one.effective_backlog + 1);
+        return Some((all.sum(), "admits"));
     }
-    .filter(|admits| *admits > 0)
+    let predicted = run.plan.predicted.as_ref()?;
+    Some((predicted.accept_queue?, "had room for"))
 }
 
 /// How long the queue of the first listener had which length.
@@ -152,5 +152,59 @@ pub(super) fn counters(run: Option<&Run>, samples: &[Sample]) -> Chart {
             ),
             false => Err("the listener dropped nothing".into()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::backlog::ListenerDoc;
+    use crate::record::{Plan, Predicted};
+
+    fn samples(set: fn(&mut Sample, u64)) -> Vec<Sample> {
+        let sample = |n: u64| {
+            let mut sample = Sample { t_s: n as f64, ..Sample::default() };
+            set(&mut sample, n);
+            sample
+        };
+        (0..5).map(sample).collect()
+    }
+
+    #[test]
+    fn the_queue_is_drawn_against_what_it_takes() {
+        let samples = samples(|s, n| s.queued = Some(n * 30));
+        let predicted = Predicted { accept_queue: Some(129), ..Predicted::default() };
+        let plan = Plan { predicted: Some(predicted), ..Plan::default() };
+        let probe = Run { plan, ..Run::default() };
+        let chart = accept_queue(Some(&probe), &samples);
+        assert_eq!(chart.description, "At the most 120 in it. It had room for 129.");
+        let drawn = chart.drawn.unwrap();
+        assert!(drawn.contains("had room for 129") && drawn.contains("class=\"l\""));
+        let listener = ListenerDoc { effective_backlog: 128, ..ListenerDoc::default() };
+        let listeners = vec![listener.clone(), listener];
+        let backlog = Some(BacklogDoc { listeners, ..BacklogDoc::default() });
+        let watch = Run { backlog, ..Run::default() };
+        assert!(
+            accept_queue(Some(&watch), &samples).description.ends_with("admits 258.")
+        );
+        // What was not read is no line at 0.
+        let bare = accept_queue(None, &samples).drawn.unwrap();
+        assert!(!bare.contains("class=\"l\""), "{bare}");
+    }
+
+    #[test]
+    fn what_was_not_seen_is_not_drawn() {
+        let blind = samples(|_, _| {});
+        for chart in [
+            accept_queue(None, &blind),
+            descriptors(None, &blind),
+            memory(&blind),
+            counters(None, &blind),
+        ] {
+            let why = chart.drawn.unwrap_err();
+            assert!(why.contains("not be seen") || why.contains("no memory"), "{why}");
+        }
+        let none = counters(None, &samples(|s, _| s.listen_drops = Some(0)));
+        assert_eq!(none.drawn.unwrap_err(), "the listener dropped nothing");
     }
 }
