@@ -6,6 +6,7 @@
 //! - [`cli`]: one file a command. What was typed becomes a validated plan; what was
 //!   learned becomes a summary and an exit code. Only here is clap known, and only
 //!   here is anything printed.
+//! - [`report`]: a recorded run as people look at it: HTML, Markdown, charts, a terminal.
 //! - [`probe`]: opens connections until something stops them: the target, the plan,
 //!   the allocator of four-tuples, the dialers, the ramp, and the evidence.
 //! - [`backlog`]: the accept queue of a listener: observed, overrun by a burst, measured
@@ -16,7 +17,7 @@
 //!   owners; listeners, and the connections of one server.
 //! - [`host`]: what this host is and allows: sysctls, limits of a process, counters,
 //!   memory, ceilings, containers.
-//! - [`record`]: the run record: its schema, and writing it as it happens.
+//! - [`record`]: the run record: its schema, writing it as it happens, reading it back.
 //! - [`render`]: numbers as text, rows as tables and documents.
 //! - [`kernel`]: every kernel ABI and all unsafe code: sock_diag over netlink,
 //!   TCP_INFO, fd tables, namespaces, control groups.
@@ -28,6 +29,7 @@ pub mod kernel;
 pub mod probe;
 pub mod record;
 pub mod render;
+pub mod report;
 pub mod server;
 pub mod sockets;
 pub mod verdict;

@@ -9,6 +9,7 @@ pub mod output;
 pub mod parse;
 mod probe;
 mod progress;
+mod report;
 mod serve;
 mod served;
 mod sockets;
@@ -59,6 +60,7 @@ enum Command {
     Limits(Box<limits::Args>),
     #[command(hide = true)]
     Watchdog(backlog::freeze::WatchdogArgs),
+    Report(Box<report::Args>),
 }
 
 /// Parses the command line, runs the command, and maps the outcome to an exit code.
@@ -76,5 +78,6 @@ pub fn main() -> ExitCode {
         Command::Sockets(args) => sockets::run(&args, output),
         Command::Limits(args) => limits::run(&args, output),
         Command::Watchdog(args) => backlog::freeze::watch(&args),
+        Command::Report(args) => report::run(&args, output),
     })
 }

@@ -16,7 +16,7 @@ use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::progress::ProgressLine;
 use super::served::ServedArgs;
-use super::{dry_run, parse, summary};
+use super::{dry_run, parse, report, summary};
 use crate::host::ProcRoot;
 use crate::host::memory::memory;
 use crate::probe::plan::{Close, EvidenceMode, Pairs};
@@ -128,6 +128,10 @@ pub(super) struct Args {
     #[arg(long)]
     no_record: bool,
 
+    /// Write no report.html and report.md beside the record
+    #[arg(long)]
+    no_report: bool,
+
     /// How to print: table, or json (the content of run.json)
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -225,10 +229,14 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     for warning in &outcome.run.warnings {
         output.note(&warning.message);
     }
+    let reported = folder
+        .as_ref()
+        .filter(|_| !args.no_report)
+        .is_some_and(|folder| write_report(&outcome, folder, &output));
     let path = folder.as_ref().map(RunFolder::path);
     let printed = match args.format() {
         Format::Json => print_json(&outcome),
-        Format::Table => summary::print(&outcome, path, &output),
+        Format::Table => summary::print(&outcome, path, reported, &output),
     };
     match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -405,6 +413,19 @@ fn probe(
     let outcome = run_probe(prepared, around);
     line.clear();
     outcome.map_err(Failure::lacking)
+}
+
+/// Writes the report into the folder of the run, and says whether it is there: without
+/// it the run is no less.
+fn write_report(outcome: &Outcome, folder: &RunFolder, output: &Output) -> bool {
+    if outcome.run.warnings.iter().any(|warning| warning.code == "run_json") {
+        return false;
+    }
+    let written = report::write_beside(folder);
+    if let Err(error) = &written {
+        output.note(&format!("the report is not written: {error:#}"));
+    }
+    written.is_ok()
 }
 
 fn print_json(outcome: &Outcome) -> io::Result<()> {

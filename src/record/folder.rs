@@ -8,6 +8,11 @@ use std::time::SystemTime;
 use super::timeline::Timeline;
 use super::{PairRow, Run, Sample, Timestamp, pairs};
 
+/// The document of a run, in its folder.
+pub(super) const RUN_FILE: &str = "run.json";
+/// Its samples.
+pub(super) const TIMELINE_FILE: &str = "timeline.ndjson";
+
 /// The longest part of a target's name that goes into a folder's name.
 const NAME_MAX: usize = 80;
 
@@ -48,7 +53,7 @@ impl RunFolder {
         let name =
             format!("{}-{}", Timestamp::from(started).compact(), sanitised(target_name));
         let path = first_free(out_root, &name)?;
-        let timeline = path.join("timeline.ndjson");
+        let timeline = path.join(TIMELINE_FILE);
         let file = OpenOptions::new()
             .append(true)
             .create_new(true)
@@ -95,7 +100,7 @@ impl RunFolder {
     /// ENOSPC and what else writing, fsync(2) and rename(2) give. An earlier `run.json`
     /// is then still there.
     pub fn write_run(&self, run: &Run) -> io::Result<()> {
-        self.replace("run.json", |out| {
+        self.replace(RUN_FILE, |out| {
             serde_json::to_writer_pretty(&mut *out, run)?;
             out.write_all(b"\n")
         })
@@ -109,26 +114,59 @@ impl RunFolder {
         self.replace("sockets.csv", |out| pairs::write(out, rows))
     }
 
+    /// Writes another file into the folder, a report as a rule: whole, or not at all.
+    /// `name` may lead into a folder in it, which is made.
+    ///
+    /// # Errors
+    /// As [`Self::write_run`].
+    pub fn write_beside(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        write_whole(&self.path.join(name), content)
+    }
+
     /// Writes `name` beside itself, brings it to the disk, and renames it into place.
     fn replace(
         &self,
         name: &str,
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
     ) -> io::Result<()> {
-        let temporary = self.path.join(format!(".{name}.tmp"));
-        let written = File::create(&temporary).and_then(|file| {
-            let mut out = BufWriter::new(file);
-            write(&mut out)?;
-            out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            fs::rename(&temporary, self.path.join(name))?;
-            File::open(&self.path)?.sync_all()
-        });
-        if written.is_err() {
-            // Gone already if the rename was done; else half a file helps nobody.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        replace(&self.path.join(name), write)
     }
+}
+
+/// Writes a file whole, or not at all, and the folders above it that are missing.
+///
+/// # Errors
+/// What mkdir(2), writing, fsync(2) and rename(2) give. An earlier file is then still
+/// there.
+pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    replace(path, |out| out.write_all(content))
+}
+
+/// Writes `path` beside itself, brings it to the disk, and renames it into place.
+fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.tmp"));
+    let written = File::create(&temporary).and_then(|file| {
+        let mut out = BufWriter::new(file);
+        write(&mut out)?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&temporary, path)?;
+        match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => File::open(parent)?.sync_all(),
+            None => Ok(()),
+        }
+    });
+    if written.is_err() {
+        // Gone already if the rename was done; else half a file helps nobody.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 /// Makes the first of `name`, `name-2`, `name-3`, … that is not there yet.

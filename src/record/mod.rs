@@ -10,18 +10,20 @@ pub mod folder;
 pub mod outcome;
 pub mod pairs;
 pub mod plan;
+pub mod read;
 pub mod schema;
 pub mod timeline;
 pub mod timestamp;
 pub mod verdict;
 
 pub use environment::{Capabilities, Environment};
-pub use folder::{CreateError, RunFolder};
+pub use folder::{CreateError, RunFolder, write_whole};
 pub use outcome::{
     Confirmation, Counts, Ended, Fds, Latency, Level, MemoryUse, Phantoms, RunResult,
 };
 pub use pairs::{Endpoint, PairRow, ServerEnd};
 pub use plan::{Close, Plan, Predicted, SeenBy, Target, TargetKind};
+pub use read::{ReadError, Record, Samples};
 pub use schema::{Run, SCHEMA, Warning};
 pub use timeline::{Phase, Sample};
 pub use timestamp::Timestamp;

@@ -19,6 +19,21 @@ impl Timestamp {
         SystemTime::now().into()
     }
 
+    /// Reads what [`Self::compact`] wrote.
+    #[must_use]
+    pub fn parse_compact(text: &str) -> Option<Self> {
+        let digits = |from: usize, to: usize| text.get(from..to);
+        let long = format!(
+            "{}-{}-{}:{}:{}",
+            digits(0, 4)?,
+            digits(4, 6)?,
+            digits(6, 11)?,
+            digits(11, 13)?,
+            digits(13, text.len())?
+        );
+        humantime::parse_rfc3339(&long).ok().map(Self::from)
+    }
+
     /// The moment as a folder name carries it: `20261123T160512Z`.
     #[must_use]
     pub fn compact(self) -> String {
@@ -73,6 +88,11 @@ mod tests {
             (UNIX_EPOCH + Duration::from_millis(1_795_449_912_042)).into();
         assert_eq!(moment.to_string(), "2026-11-23T16:05:12.042Z");
         assert_eq!(moment.compact(), "20261123T160512Z");
+        let whole: Timestamp = (UNIX_EPOCH + Duration::from_secs(1_795_449_912)).into();
+        assert_eq!(Timestamp::parse_compact("20261123T160512Z"), Some(whole));
+        for other in ["", "20261123", "20261123T160512", "2026-11-23T16:05:12Z", "é"] {
+            assert_eq!(Timestamp::parse_compact(other), None, "{other}");
+        }
     }
 
     #[test]

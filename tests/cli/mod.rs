@@ -12,6 +12,8 @@ mod probe_ends;
 mod probe_printing;
 mod probe_record;
 mod probe_refusals;
+mod report;
+mod report_page;
 mod serve;
 mod serve_faults;
 mod sockets;

@@ -149,7 +149,15 @@ fn json_is_the_content_of_run_json_and_nothing_else() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     files.sort();
-    assert_eq!(files, ["run.json", "sockets.csv", "timeline.ndjson"]);
+    let expected = [
+        "report-charts",
+        "report.html",
+        "report.md",
+        "run.json",
+        "sockets.csv",
+        "timeline.ndjson",
+    ];
+    assert_eq!(files, expected);
 }
 
 #[test]
@@ -184,8 +192,11 @@ fn without_a_record_nothing_is_left() {
     let done = sockscope().current_dir(dir.path()).args(args).output().unwrap();
     let printed = stdout(&done, 0);
     let at = printed.lines().last().unwrap().split_whitespace().nth(1).unwrap();
-    assert!(at.starts_with("results/runs/") && at.ends_with("/run.json"), "{printed}");
-    assert!(dir.path().join(at).is_file());
+    assert!(
+        at.starts_with("results/runs/") && at.ends_with("/report.html;"),
+        "{printed}"
+    );
+    assert!(dir.path().join(at.trim_end_matches(';')).is_file());
 }
 
 #[test]
@@ -203,4 +214,33 @@ fn a_record_that_the_disk_has_no_room_for_is_missed_and_the_result_printed() {
     assert!(printed.ends_with("record     not written\n"), "{printed}");
     let said = crate::fixtures::probing::stderr(&done);
     assert!(said.contains("run.json is not written: "), "{said}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_a_note_and_the_run_no_less() {
+    let server = Server::start(&[]);
+    let records = Records::new();
+    // Room for run.json and the samples, not for a page.
+    let mut sh = std::process::Command::new("sh");
+    sh.args(["-c", "trap '' XFSZ; ulimit -f 40; exec \"$0\" \"$@\""]);
+    sh.arg(env!("CARGO_BIN_EXE_sockscope"));
+    let args = [&*server.address, "--max", "20", "--hold", "0s"];
+    let done = records.probe_by(sh, &args).output().unwrap();
+    let printed = stdout(&done, 0);
+    assert!(printed.ends_with("/run.json and sockets.csv\n"), "{printed}");
+    let said = crate::fixtures::probing::stderr(&done);
+    assert!(said.contains("note: the report is not written: File too large"), "{said}");
+    assert!(!records.run().join("report.html").exists());
+    assert!(!records.run().join(".report.html.tmp").exists());
+}
+
+#[test]
+fn no_report_leaves_the_record_alone() {
+    let server = Server::start(&[]);
+    let records = Records::new();
+    let args = [&*server.address, "--max", "2", "--hold", "0s", "--no-report"];
+    let printed = stdout(&records.probe(&args).output().unwrap(), 0);
+    assert!(printed.ends_with("/run.json and sockets.csv\n"), "{printed}");
+    let files = fs::read_dir(records.run()).unwrap().count();
+    assert_eq!(files, 3);
 }

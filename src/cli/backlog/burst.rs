@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use super::args::{Args, Format};
 use super::attach::{Named, attach, inside};
 use super::record::Recorder;
-use super::{closed_pipe_is_fine, heed_signals, loads, print_json, summary};
+use super::{closed_pipe_is_fine, heed_signals, print_json, summary};
 use crate::backlog::burst::{Burst, BurstError, Burster, Shape};
 use crate::backlog::find::{Limits, Search, SearchEnd, search};
 use crate::backlog::loads::{of_burst, of_search};
@@ -164,7 +164,7 @@ fn report(
     }
     closed_pipe_is_fine(match args.format() {
         Format::Json => print_json(&document),
-        _ => summary::print_lines(loads::lines(&document), recorded.as_deref(), output),
+        _ => summary::print(&document, recorded.as_deref(), output),
     })
 }
 

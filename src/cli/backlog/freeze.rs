@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::args::{Args, Format};
 use super::attach::{Named, attach_listening, inside};
 use super::record::Recorder;
-use super::{closed_pipe_is_fine, heed_signals, loads, print_json, summary};
+use super::{closed_pipe_is_fine, heed_signals, print_json, summary};
 use crate::backlog::HoldersError;
 use crate::backlog::freeze::{FillEnd, FreezeError, Prepared, WatchdogCommand};
 use crate::backlog::loads::of_freeze;
@@ -115,7 +115,7 @@ fn measure(
     }
     closed_pipe_is_fine(match args.format() {
         Format::Json => print_json(&document),
-        _ => summary::print_lines(loads::lines(&document), recorded.as_deref(), output),
+        _ => summary::print(&document, recorded.as_deref(), output),
     })?;
     Ok(match freeze.end {
         FillEnd::Full => Exit::Done,

@@ -21,6 +21,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub(super) use args::Args;
 use args::Format;
+pub(super) use summary::write as write_watched;
 
 use super::exit::{Exit, Failure};
 use super::output::Output;

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::loads;
 use super::print::owner;
 use super::record::record_line;
 use crate::cli::output::Output;
@@ -19,25 +20,31 @@ pub(super) fn print(
     folder: Option<&Path>,
     output: &Output,
 ) -> io::Result<()> {
-    print_lines(lines(document), folder, output)
+    let mut out = io::stdout().lock();
+    write(&mut out, document, output.colors_stdout())?;
+    if let Some(folder) = folder {
+        writeln!(out, "{}", record_line(folder))?;
+    }
+    out.flush()
 }
 
-/// The same of lines, the verdict strong.
-pub(super) fn print_lines(
-    mut lines: Vec<String>,
-    folder: Option<&Path>,
-    output: &Output,
+/// Writes the summary.
+pub(in crate::cli) fn write(
+    out: &mut impl Write,
+    document: &BacklogDoc,
+    strong: bool,
 ) -> io::Result<()> {
-    lines.extend(folder.map(record_line));
-    let strong = output.colors_stdout();
-    let mut out = io::stdout().lock();
+    let lines = match document.watched {
+        Some(_) => lines(document),
+        None => loads::lines(document),
+    };
     for line in &lines {
         match line.strip_prefix("verdict  ").filter(|_| strong) {
             Some(verdict) => writeln!(out, "verdict  \x1b[1m{verdict}\x1b[0m")?,
             None => writeln!(out, "{line}")?,
         }
     }
-    out.flush()
+    Ok(())
 }
 
 fn lines(d: &BacklogDoc) -> Vec<String> {
