@@ -133,16 +133,22 @@ impl RunFolder {
     }
 }
 
-/// Writes a file whole, or not at all, and the folders above it that are missing.
+/// Writes a file whole, or not at all, and makes the folders above it that are missing.
+/// What is there and no file, as /dev/null or a pipe, is written into; a symbolic link
+/// stays one.
 ///
 /// # Errors
 /// What mkdir(2), writing, fsync(2) and rename(2) give. An earlier file is then still
 /// there.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return OpenOptions::new().write(true).open(path)?.write_all(content);
+    }
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    replace(path, |out| out.write_all(content))
+    replace(&path, |out| out.write_all(content))
 }
 
 /// Writes `path` beside itself, brings it to the disk, and renames it into place.
@@ -297,6 +303,24 @@ mod tests {
         let csv = fs::read_to_string(folder.path().join("sockets.csv")).unwrap();
         assert_eq!(csv.lines().count(), 3);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_device_is_written_into_and_a_link_stays_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (null, link) = (dir.path().join("null"), dir.path().join("link"));
+        let file = dir.path().join("a/b/file");
+        std::os::unix::fs::symlink("/dev/null", &null).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_whole(&file, b"first").unwrap();
+        write_whole(&link, b"second").unwrap();
+        write_whole(&null, b"gone").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"second");
+        for kept in [&null, &link] {
+            assert!(fs::symlink_metadata(kept).unwrap().is_symlink(), "{kept:?}");
+        }
+        let names = fs::read_dir(file.parent().unwrap()).unwrap().count();
+        assert_eq!(names, 1);
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn of_cut_off(record: &Record) -> Answer {
     Answer {
         label: "held at once".into(),
         number,
-        meaning: "by the last samples; at which level is not recorded, and whether they \
+        meaning: "by its samples; at which level is not recorded, and whether they \
                   lasted is unknown"
             .into(),
         summary: format!(

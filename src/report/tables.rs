@@ -182,12 +182,13 @@ pub(super) fn timeline(record: &Record) -> Section {
     let names = columns.iter().map(|(name, _)| (*name).to_owned());
     let said = match (all.len(), shown.len()) {
         (0, _) => "There is no sample.".to_owned(),
+        (1, _) => "There is one sample.".to_owned(),
         (all, shown) if shown < all => format!(
             "{} of {}, evenly taken; all are in timeline.ndjson.",
             count(shown as u64),
             plural(all as u64, "sample")
         ),
-        (all, _) => format!("All of {}.", plural(all as u64, "sample")),
+        (all, _) => format!("All {}.", plural(all as u64, "sample")),
     };
     let mut blocks = vec![Block::Text(said)];
     if !all.is_empty() {

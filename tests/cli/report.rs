@@ -262,6 +262,14 @@ fn what_is_no_run_is_refused_in_one_line_that_says_where() {
     let csv = run.join("sockets.csv");
     assert!(refused(&csv).contains("RUN is damaged, or no run: "));
 
+    fs::write(&file, good).unwrap();
+    let other = report(&run, &["--target", "nowhere"]);
+    assert_eq!(stdout(&other, 2), "");
+    assert!(stderr(&other).contains(&*recorded.server.address), "{}", stderr(&other));
+    let limits = empty.path().join("limits.json");
+    fs::write(&limits, r#"{"schema": "sockscope.limits/1"}"#).unwrap();
+    assert!(refused(&limits).contains("none of these is a run"));
+
     let nothing = sockscope().arg("report").current_dir(empty.path()).output().unwrap();
     assert_eq!(stdout(&nothing, 2), "");
     assert!(

@@ -10,6 +10,7 @@ use crate::cli::output::Output;
 use crate::cli::{backlog, summary};
 use crate::record::Record;
 use crate::report::cut_off::CutOff;
+use crate::report::list::Listed;
 use crate::report::text::{self, Style};
 use crate::report::{Beside, Input, html, markdown, page};
 
@@ -20,6 +21,15 @@ pub(super) fn run(
     given: Vec<Input>,
     output: Output,
 ) -> Result<Exit, Failure> {
+    if let Some(text) = &form.target
+        && !Listed::of(record).is_of(text)
+    {
+        return Err(Failure::usage(format_args!(
+            "{} is of {}, which has no {text:?} in it",
+            record.path.display(),
+            record.target()
+        )));
+    }
     let rendered = match form.format() {
         Format::Text => Rendered::alone(as_text(form, record, output)?),
         Format::Json => Rendered::alone(as_json(record).map_err(Failure::lacking)?),
