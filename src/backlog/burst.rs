@@ -339,6 +339,9 @@ impl Running<'_> {
         burst.phantoms_request_socket = counts.half_open;
         burst.phantoms_cookie = counts.phantoms - counts.half_open;
         burst.server = Some(counts);
+        let watch = view.watch();
+        burst.processes = watch.processes().collect();
+        burst.processes.iter_mut().for_each(|one| watch.count_below_limit(one));
         // What came later can only have added to them.
         let early = self.early_phantoms.unwrap_or(counts.phantoms).min(counts.phantoms);
         burst.lost_at_once = early + (totals.closed_reset - totals.slow_resets);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::host::process::ProcessView;
 use crate::verdict::ServerCounts;
 
 /// The queue is full within so long of the first dial, or never by this burst: shorter
@@ -73,6 +74,8 @@ pub struct Burst {
     pub queue: Vec<QueueLook>,
     /// The effective backlog of all its listeners together, and what they admit.
     pub backlog: Option<(u64, u64)>,
+    /// The processes that hold it, while all that was established was still open.
+    pub processes: Vec<ProcessView>,
     /// What its listeners dropped meanwhile.
     pub drops: Option<u64>,
     /// Ended by Ctrl-C, before all was known.

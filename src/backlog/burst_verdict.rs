@@ -2,8 +2,9 @@
 
 use super::burst::Burst;
 use super::find::{Search, SearchEnd};
-use super::judge::Judgement;
+use super::judge::{Judgement, at_fd_limit, stopped_processes};
 use super::remedies;
+use crate::host::process::ProcessView;
 use crate::host::remedy;
 use crate::record::backlog::Counters;
 use crate::record::{Alternative, Confidence, Fact, Verdict};
@@ -19,10 +20,6 @@ pub struct Server {
     pub is_unix: bool,
     /// The name of a process that holds the listener.
     pub comm: Option<String>,
-    /// The pids of all of them.
-    pub pids: Vec<u32>,
-    /// Whether all of them are stopped.
-    pub stopped: bool,
     /// net.core.somaxconn.
     pub somaxconn: Option<u64>,
     /// Whether net.ipv4.tcp_abort_on_overflow is 1.
@@ -47,8 +44,9 @@ fn judge_as(burst: &Burst, server: &Server, accepts: bool) -> Judgement {
         let summary = format!("A burst of {} lost nothing.", count(burst.dialed));
         return without_number(burst, verdict(Code::Requested, sure, summary));
     }
-    let not_the_queue = unanswered(burst)
-        .or_else(|| closed(burst))
+    let not_the_queue = held_up(burst, server)
+        .or_else(|| unanswered(burst, server))
+        .or_else(|| closed(burst, server))
         .or_else(|| beside_the_queue(burst, server));
     if let Some(verdict) = not_the_queue {
         return without_number(burst, verdict);
@@ -56,7 +54,7 @@ fn judge_as(burst: &Burst, server: &Server, accepts: bool) -> Judgement {
     if accepts {
         overflowing(burst, server)
     } else {
-        without_number(burst, nobody_accepts(burst, server))
+        without_number(burst, nobody_accepts(burst))
     }
 }
 
@@ -106,9 +104,9 @@ fn verdict(code: Code, confidence: Confidence, summary: String) -> Verdict {
     Verdict { code, confidence, summary, ..Verdict::default() }
 }
 
-fn without_number(burst: &Burst, verdict: Verdict) -> Judgement {
-    let evidence = facts(burst);
-    Judgement { verdict: Verdict { evidence, ..verdict }, backlog_needed: None }
+fn without_number(burst: &Burst, mut verdict: Verdict) -> Judgement {
+    verdict.evidence.extend(facts(burst));
+    Judgement { verdict, backlog_needed: None }
 }
 
 fn or(code: Code, decides: &str) -> Alternative {
@@ -127,16 +125,33 @@ fn accepts(burst: &Burst) -> bool {
     by_table || burst.drain().is_some_and(|drain| drain.per_s > 0.0)
 }
 
-/// Whether the queue was seen to be full.
-fn was_full(burst: &Burst) -> bool {
+/// Whether the queue was full: it was seen to be, or the kernel says that it ran over.
+fn was_full(burst: &Burst, server: &Server) -> bool {
     let longest = burst.queue.iter().map(|look| look.len).max().unwrap_or(0);
-    burst.backlog.is_some_and(|(_, admits)| longest >= admits)
+    let overflows = server.counters.is_some_and(|counters| counters.listen_overflows > 0);
+    let ran_over = overflows && burst.drops.is_some_and(|drops| drops > 0);
+    let turned_away = server.is_unix && burst.errors.contains_key(&libc::EAGAIN);
+    burst.backlog.is_some_and(|(_, admits)| longest >= admits || ran_over || turned_away)
+}
+
+/// The queue was full for what its processes were in.
+fn held_up(burst: &Burst, server: &Server) -> Option<Verdict> {
+    if !was_full(burst, server) {
+        return None;
+    }
+    let is_stopped = |one: &ProcessView| matches!(one.state, 'T' | 't');
+    if burst.processes.iter().all(is_stopped)
+        && let Some(verdict) = stopped_processes(&burst.processes)
+    {
+        return Some(verdict);
+    }
+    burst.processes.iter().find_map(at_fd_limit)
 }
 
 /// No dial was answered, and that is not for the queue.
-fn unanswered(burst: &Burst) -> Option<Verdict> {
+fn unanswered(burst: &Burst, server: &Server) -> Option<Verdict> {
     let answered = burst.at_once + burst.delayed.values().sum::<u64>();
-    if answered > 0 || was_full(burst) {
+    if answered > 0 || was_full(burst, server) {
         return None;
     }
     let listens = burst.backlog.is_some();
@@ -167,14 +182,14 @@ fn unanswered(burst: &Burst) -> Option<Verdict> {
 }
 
 /// The server closed or reset what it had accepted.
-fn closed(burst: &Burst) -> Option<Verdict> {
+fn closed(burst: &Burst, server: &Server) -> Option<Verdict> {
     let (depth, _) = burst.depth();
     if burst.closed > 0 && depth + burst.closed >= burst.dialed {
         let closed = plural(burst.closed, "connection");
         let summary = format!("The server closed {closed}; no other was lost.");
         return Some(verdict(Code::ServerClosesNew, Confidence::Likely, summary));
     }
-    let by_itself = burst.drops == Some(0) && !was_full(burst);
+    let by_itself = burst.drops == Some(0) && !was_full(burst, server);
     if burst.reset >= burst.lost() && by_itself {
         let reset = plural(burst.reset, "connection");
         let summary = format!("The server reset {reset}, and its queue had room.");
@@ -201,7 +216,7 @@ fn beside_the_queue(burst: &Burst, server: &Server) -> Option<Verdict> {
         return Some(verdict);
     }
     let none_dropped = burst.drops == Some(0) && overflows == 0;
-    (none_dropped && !was_full(burst) && !server.is_unix).then(|| {
+    (none_dropped && !was_full(burst, server) && !server.is_unix).then(|| {
         let summary = format!(
             "{} of the burst did not get in at once, and the listener dropped none: \
              something before it did.",
@@ -254,7 +269,7 @@ fn overflowing(burst: &Burst, server: &Server) -> Judgement {
     Judgement { verdict, backlog_needed: Some(wanted) }
 }
 
-fn nobody_accepts(burst: &Burst, server: &Server) -> Verdict {
+fn nobody_accepts(burst: &Burst) -> Verdict {
     let (depth, _) = burst.depth();
     let in_sight = burst.backlog.is_some();
     let meanwhile = match in_sight {
@@ -263,17 +278,9 @@ fn nobody_accepts(burst: &Burst, server: &Server) -> Verdict {
     };
     let (took, dialed) = (count(depth), count(burst.dialed));
     let summary = format!("The queue took {took} of a burst of {dialed}{meanwhile}.");
-    if server.stopped {
-        let said =
-            "The server's process is stopped; it accepts nothing until it goes on.";
-        let mut verdict = verdict(Code::ServerStopped, certain(), said.to_owned());
-        let pids: Vec<String> = server.pids.iter().map(u32::to_string).collect();
-        verdict.remedy.push(format!("kill -CONT {}", pids.join(" ")));
-        return verdict;
-    }
     let sure = if in_sight { certain() } else { Confidence::Possible };
     let mut verdict = verdict(Code::ServerAcceptQueue, sure, summary);
-    let pid = server.pids.first().map_or("PID".to_owned(), u32::to_string);
+    let pid = burst.processes.first().map_or("PID".to_owned(), |p| p.pid.to_string());
     let see = format!("see what it waits for: cat /proc/{pid}/stack /proc/{pid}/wchan");
     verdict.remedy.push(see);
     if !in_sight {
@@ -394,13 +401,39 @@ mod tests {
         let mut burst = overflowing();
         burst.queue.iter_mut().for_each(|look| look.len = 129);
         assert_eq!(code(&burst, &of("nginx", 4096)), "server.accept_queue");
-        let stopped = Server { stopped: true, pids: vec![7, 8], ..of("nginx", 4096) };
-        let verdict = judge(&burst, &stopped).verdict;
-        assert_eq!(verdict.code, "server.stopped");
-        assert_eq!(verdict.remedy, ["kill -CONT 7 8"]);
         // Full before the first dial.
         let burst = Burst { at_once: 0, never: 300, ..burst };
         assert_eq!(code(&burst, &of("nginx", 4096)), "server.accept_queue");
+    }
+
+    fn process(pid: u32, state: char, open_fds: u64) -> ProcessView {
+        ProcessView {
+            pid,
+            tid: pid,
+            comm: "nginx".into(),
+            state,
+            uid: 0,
+            threads: 1,
+            nofile_soft: Some(1024),
+            nofile_hard: Some(4096),
+            open_fds: Some(open_fds),
+            started: 1,
+        }
+    }
+
+    #[test]
+    fn a_server_that_cannot_accept_is_not_slow() {
+        let stopped = vec![process(7, 'T', 9), process(8, 'T', 9)];
+        let burst = Burst { processes: stopped, ..overflowing() };
+        let verdict = judge(&burst, &of("nginx", 4096)).verdict;
+        assert_eq!(verdict.code, "server.stopped");
+        assert_eq!(verdict.remedy, ["kill -CONT 7 8"]);
+        let one_runs = vec![process(7, 'T', 9), process(8, 'S', 9)];
+        let burst = Burst { processes: one_runs, ..burst };
+        assert_eq!(code(&burst, &of("nginx", 4096)), "server.slow_accept");
+        let at_limit = vec![process(7, 'S', 1024)];
+        let burst = Burst { processes: at_limit, ..burst };
+        assert_eq!(code(&burst, &of("nginx", 4096)), "server.fd_limit");
     }
 
     #[test]

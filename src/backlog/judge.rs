@@ -101,27 +101,42 @@ fn full_s(o: &Observation) -> f64 {
 }
 
 fn stopped(o: &Observation) -> Option<Verdict> {
-    let first = o.processes.first().filter(|_| o.stopped)?;
+    let mut verdict = stopped_processes(&o.processes).filter(|_| o.stopped)?;
+    verdict.evidence.extend(queue_facts(o));
+    Some(verdict)
+}
+
+/// What is said of a server whose processes, these, are all stopped.
+pub(super) fn stopped_processes(processes: &[ProcessView]) -> Option<Verdict> {
+    let first = processes.first()?;
     let summary = format!(
         "The server's process {} is stopped; it accepts nothing until it goes on.",
         named(first)
     );
     let mut verdict = verdict(Code::ServerStopped, Confidence::Certain, summary);
-    for one in &o.processes {
+    for one in processes {
         let word = if one.state == 't' { "t (traced)" } else { "T (stopped)" };
         let source = format!("/proc/{}/stat", one.pid);
         verdict.evidence.push(fact(format!("state of pid {}", one.pid), word, &source));
     }
-    verdict.evidence.extend(queue_facts(o));
-    let mut pids: Vec<String> = o.processes.iter().map(|p| p.pid.to_string()).collect();
+    let mut pids: Vec<String> = processes.iter().map(|p| p.pid.to_string()).collect();
     pids.dedup();
     verdict.remedy.push(format!("kill -CONT {}", pids.join(" ")));
     Some(verdict)
 }
 
 fn fd_limit(o: &Observation) -> Option<Verdict> {
-    let process = o.at_fd_limit.as_ref()?;
+    let mut verdict = at_fd_limit(o.at_fd_limit.as_ref()?)?;
+    verdict.evidence.extend(queue_facts(o));
+    Some(verdict)
+}
+
+/// Whether a process has opened all descriptors that it may, and what is said of that.
+pub(super) fn at_fd_limit(process: &ProcessView) -> Option<Verdict> {
     let (open, limit) = (process.open_fds?, process.nofile_soft?);
+    if open < limit {
+        return None;
+    }
     let summary = format!(
         "The server {} has opened all {} descriptors it may; accept() can only fail \
          with EMFILE.",
@@ -132,7 +147,6 @@ fn fd_limit(o: &Observation) -> Option<Verdict> {
     let (pid, value) = (process.pid, format!("{} of {}", count(open), count(limit)));
     let source = format!("/proc/{pid}/fd, /proc/{pid}/limits");
     verdict.evidence.push(fact(format!("open fds of pid {pid}"), value, &source));
-    verdict.evidence.extend(queue_facts(o));
     let hard = process.nofile_hard.unwrap_or(0);
     let to = match hard {
         hard if hard > limit && hard <= 1 << 30 => hard,

@@ -73,7 +73,7 @@ fn document(
     side: Option<SideSeen>,
     warnings: Vec<Warning>,
 ) -> BacklogDoc {
-    let SideSeen { listeners, counters, sysctls, .. } = side.unwrap_or_default();
+    let SideSeen { listeners, counters, sysctls } = side.unwrap_or_default();
     BacklogDoc {
         listeners,
         counters,
@@ -93,16 +93,11 @@ fn server(asked: &Asked, side: Option<&SideSeen>) -> Server {
     };
     let Some(side) = side else { return Server { port, ..Server::default() } };
     let sysctl = |name: &str| side.sysctls.get(name).copied().flatten();
-    let owners = || side.listeners.iter().flat_map(|one| &one.owners);
-    let mut pids: Vec<u32> = owners().map(|owner| owner.pid).collect();
-    pids.sort_unstable();
-    pids.dedup();
+    let mut owners = side.listeners.iter().flat_map(|one| &one.owners);
     Server {
         port,
         is_unix: port.is_none(),
-        comm: owners().map(|owner| owner.comm.clone()).next(),
-        pids,
-        stopped: side.stopped,
+        comm: owners.next().map(|owner| owner.comm.clone()),
         somaxconn: sysctl("net.core.somaxconn"),
         aborts: sysctl("net.ipv4.tcp_abort_on_overflow") == Some(1),
         counters: side.counters,

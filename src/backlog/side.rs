@@ -29,8 +29,6 @@ pub struct SideSeen {
     pub counters: Option<Counters>,
     /// Sysctls by name.
     pub sysctls: BTreeMap<String, Option<u64>>,
-    /// Whether every process that holds a listener was stopped (SIGSTOP, a debugger).
-    pub stopped: bool,
 }
 
 impl Side {
@@ -72,15 +70,11 @@ impl Side {
                 ..doc
             }
         };
-        let mut states = watch.processes().map(|process| process.state).peekable();
-        let stopped =
-            states.peek().is_some() && states.all(|state| matches!(state, 'T' | 't'));
         let totals = self.namespace.as_ref().and_then(|one| one.counted(watch));
         SideSeen {
             listeners: watch.listeners().iter().map(describe).collect(),
             counters: totals.map(|totals| totals.counters),
             sysctls: sysctls(watch),
-            stopped,
         }
     }
 }
