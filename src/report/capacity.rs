@@ -147,7 +147,7 @@ pub(super) fn section(run: &Run, beside: &Beside) -> Section {
         }
     } else {
         blocks.push(Block::Text(
-            "This run watched an accept queue. How many connections the server holds is \
+            "This run looked at an accept queue. How many connections the server holds is \
              measured by a probe, which loads it:"
                 .into(),
         ));
