@@ -6,6 +6,7 @@
 //! - [`cli`]: one file a command. What was typed becomes a validated plan; what was
 //!   learned becomes a summary and an exit code. Only here is clap known, and only
 //!   here is anything printed.
+//! - [`report`]: recorded runs, held against requirements and against each other.
 //! - [`probe`]: opens connections until something stops them: the target, the plan,
 //!   the allocator of four-tuples, the dialers, the ramp, and the evidence.
 //! - [`backlog`]: the accept queue of a listener, observed.
@@ -27,6 +28,7 @@ pub mod kernel;
 pub mod probe;
 pub mod record;
 pub mod render;
+pub mod report;
 pub mod server;
 pub mod sockets;
 pub mod verdict;

@@ -10,6 +10,7 @@ pub mod folder;
 pub mod outcome;
 pub mod pairs;
 pub mod plan;
+pub mod repeat;
 pub mod schema;
 pub mod timeline;
 pub mod timestamp;
@@ -22,7 +23,8 @@ pub use outcome::{
 };
 pub use pairs::{Endpoint, PairRow, ServerEnd};
 pub use plan::{Close, Plan, Predicted, SeenBy, Target, TargetKind};
-pub use schema::{Run, SCHEMA, Warning};
+pub use repeat::{Estimate, Interval, Repeat};
+pub use schema::{Run, SCHEMA, Warning, backlog_schema, run_schema};
 pub use timeline::{Phase, Sample};
 pub use timestamp::Timestamp;
 pub use verdict::{Alternative, Confidence, Fact, Next, Verdict};

@@ -1,6 +1,7 @@
 //! Each command as its users see it.
 
 mod backlog;
+mod gate;
 mod limits;
 mod limits_egress;
 mod limits_fixtures;
@@ -10,6 +11,8 @@ mod probe_ends;
 mod probe_printing;
 mod probe_record;
 mod probe_refusals;
+mod repeat;
+mod run_schema;
 mod serve;
 mod serve_faults;
 mod sockets;

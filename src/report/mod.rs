@@ -1,0 +1,8 @@
+//! What is made of recorded runs: held against requirements and against a baseline
+//! ([`gate`]), and taken together ([`repeat`]).
+
+pub mod gate;
+pub mod measure;
+pub mod noise;
+pub mod repeat;
+pub mod unit;
