@@ -99,12 +99,6 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = ConfirmName::Auto)]
     confirm: ConfirmName,
 
-    #[command(flatten)]
-    served: ServedArgs,
-
-    #[command(flatten)]
-    gate: GateArgs,
-
     /// Probe so many times, a record each; from 5 on it says how sure the median is
     #[arg(long, value_name = "N", value_parser = parse::repeats, default_value = "1")]
     repeat: u64,
@@ -148,6 +142,12 @@ pub(super) struct Args {
     /// Read processes, limits and sysctls from here instead of /proc
     #[arg(long, value_name = "DIR", default_value = "/proc", hide = true)]
     proc_root: PathBuf,
+
+    #[command(flatten)]
+    served: ServedArgs,
+
+    #[command(flatten)]
+    gate: GateArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -3,8 +3,10 @@
 use std::io::{self, Write};
 
 use crate::record::{Estimate, Repeat};
+use crate::render::{micros, rate};
 use crate::report::measure::Measure;
 use crate::report::noise::ENOUGH;
+use crate::report::unit::Unit;
 
 /// Prints the median of each number, how sure it is, and what each run had.
 pub(super) fn print(repeat: &Repeat) -> io::Result<()> {
@@ -39,8 +41,18 @@ fn lines(repeat: &Repeat) -> Vec<String> {
     lines
 }
 
+/// A number to about two digits: more would be noise.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn short(unit: Unit, number: f64) -> String {
+    match unit {
+        Unit::Micros => micros(number.round() as u64),
+        Unit::PerSecond => rate(number),
+        _ => unit.show(number),
+    }
+}
+
 fn row(measure: Measure, name: &str, estimate: &Estimate) -> String {
-    let show = |number: f64| measure.unit().show(number.round());
+    let show = |number: f64| short(measure.unit(), number);
     let interval = match estimate.interval {
         Some(i) => format!(" ({} to {})", show(i.low), show(i.high)),
         None => String::new(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::render::count;
 
 /// The unit of a key's number, by the suffix of its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Things.
     Count,
