@@ -1,6 +1,6 @@
 //! `sockscope probe`: arguments to a request, and what was learned to an exit code.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ use crate::probe::sources::SourceRange;
 use crate::probe::target::{Endpoint, Target};
 use crate::record::{Repeat, Run, RunFolder};
 use crate::render::{plural, seconds};
+use crate::report::metrics;
 use crate::report::repeat::together;
 
 /// Memory that is always left: this, or one part in [`FLOOR_PART`] of all.
@@ -131,7 +132,7 @@ pub(super) struct Args {
     #[arg(long)]
     no_record: bool,
 
-    /// How to print: table, or json (the content of run.json)
+    /// How to print: table, json (the content of run.json), or openmetrics
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 
@@ -166,6 +167,7 @@ enum CloseName {
 enum Format {
     Table,
     Json,
+    Openmetrics,
 }
 
 fn source(text: &str) -> Result<SourceRange, String> {
@@ -306,6 +308,9 @@ fn conclude(
     let path = last.folder.as_ref().map(RunFolder::path);
     let printed = match args.format() {
         Format::Json => print_json(&last.outcome),
+        Format::Openmetrics => {
+            metrics::write(BufWriter::new(io::stdout().lock()), &last.outcome.run)
+        }
         Format::Table => summary::print(&last.outcome, path, output)
             .and_then(|()| repeat.as_ref().map_or(Ok(()), repeat::print)),
     };
@@ -388,6 +393,11 @@ fn show_plan(
         let endpoints = vec![Endpoint::Tcp(stand_in)];
         Goal { endpoints, is_http: false, given: String::new() }
     });
+    if args.format() == Format::Openmetrics {
+        return Err(Failure::usage(
+            "--dry-run measures nothing: it prints table or json",
+        ));
+    }
     let prepared = prepare(request(args, goal, service)).map_err(not_begun)?;
     for warning in &prepared.warnings {
         output.note(&warning.message);

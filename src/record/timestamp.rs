@@ -21,6 +21,12 @@ impl Timestamp {
         SystemTime::now().into()
     }
 
+    /// Seconds since 1970, to the millisecond.
+    #[must_use]
+    pub fn unix_seconds(self) -> f64 {
+        self.0.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    }
+
     /// The moment as a folder name carries it: `20261123T160512Z`.
     #[must_use]
     pub fn compact(self) -> String {

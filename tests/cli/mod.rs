@@ -1,11 +1,13 @@
 //! Each command as its users see it.
 
 mod backlog;
+mod compare;
 mod gate;
 mod limits;
 mod limits_egress;
 mod limits_fixtures;
 mod limits_measure;
+mod metrics;
 mod probe;
 mod probe_ends;
 mod probe_printing;
