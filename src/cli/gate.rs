@@ -57,8 +57,14 @@ impl GateArgs {
                     "--junit has nothing to tell of: give --require or --no-worse-than",
                 ));
             }
+            let is_new = !path.exists();
             let opened = OpenOptions::new().append(true).create(true).open(path);
             opened.map_err(|error| Failure::usage(unwritable(path, &error)))?;
+            if is_new {
+                // Without a run there is nothing to tell: an empty file is no XML. Where
+                // it cannot be removed, it is empty.
+                let _ = fs::remove_file(path);
+            }
         }
         Ok(Gate { args: self, baseline })
     }

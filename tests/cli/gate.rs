@@ -165,3 +165,16 @@ fn where_nothing_was_held_that_is_the_exit_code() {
     stdout(&done, 3);
     assert!(stderr(&done).contains("not met: practical_max >= 1: it is 0"), "{done:?}");
 }
+
+#[test]
+fn without_a_run_there_is_no_junit_file() {
+    let records = Records::new();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("junit.xml");
+    let args = ["192.0.2.1:9", "--require", "level = accepted", "--junit"];
+    let args = [&args[..], &[file.to_str().unwrap()]].concat();
+    let done = records.probe(&args).output().unwrap();
+    stdout(&done, 2);
+    assert!(stderr(&done).contains("--authorized"), "{done:?}");
+    assert!(!file.exists());
+}

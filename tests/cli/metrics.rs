@@ -108,7 +108,7 @@ fn a_collector_reads_what_a_probe_found() {
 fn a_collector_reads_ceilings_and_the_room_below_them() {
     let limits = || {
         let mut shell = Command::new("sh");
-        let script = "ulimit -n 1024; exec \"$0\" limits --format openmetrics";
+        let script = "ulimit -n 1024; \"$0\" limits --format openmetrics; exit $?";
         shell.args(["-c", script, env!("CARGO_BIN_EXE_sockscope")]);
         shell.output().unwrap()
     };
