@@ -56,10 +56,17 @@ fn whole(n: u64) -> f64 {
 
 /// The rows of numbers, the most asked for first.
 fn lines() -> Vec<Line> {
-    use Better::{Less, More, Neither};
+    let mut lines = findings();
+    lines.extend(costs());
+    lines
+}
+
+/// What was found of the server.
+fn findings() -> Vec<Line> {
+    use Better::{Less, More};
     use Needs::{Kind, Level, Pace};
     use Source::{Once, Repeated};
-    use Unit::{Bytes, Count, Micros, Seconds};
+    use Unit::{Count, Micros};
     let measured = |measure: Measure, label, needs| {
         let better = if measure.more_is_better() { More } else { Less };
         let named = (measure.key(), label, measure.unit());
@@ -100,6 +107,16 @@ fn lines() -> Vec<Line> {
             Less,
             Once(|run| Some(whole(run.result.errors.values().sum()))),
         ),
+    ]
+}
+
+/// What it took.
+fn costs() -> Vec<Line> {
+    use Better::{Less, Neither};
+    use Needs::Kind;
+    use Source::Once;
+    use Unit::{Bytes, Count, Seconds};
+    vec![
         line(
             ("memory.kernel_bytes_per_socket", "kernel memory a socket", Bytes),
             Kind,
