@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure, complain};
 use super::output::Output;
-use crate::record::Run;
+use crate::record::{Run, TargetKind};
 use crate::render::plural;
 use crate::report::gate::{Baseline, Finding, Requirement, Tolerance, junit};
 
@@ -46,11 +46,17 @@ pub(super) struct Gate<'a> {
 impl GateArgs {
     /// Finds what is wrong before anything is opened: a baseline that is none, a file that
     /// cannot be written.
-    pub(super) fn prepare(&self) -> Result<Gate<'_>, Failure> {
+    /// `kind` is that of the target, where it is known already.
+    pub(super) fn prepare(&self, kind: Option<TargetKind>) -> Result<Gate<'_>, Failure> {
         let tolerance = self.tolerance.unwrap_or_default();
         let load = |path: &PathBuf| Baseline::load(path, tolerance);
         let baseline = self.no_worse_than.as_ref().map(load).transpose();
         let baseline = baseline.map_err(Failure::usage)?;
+        if let Some((baseline, kind)) = baseline.as_ref().zip(kind) {
+            baseline.is_of(kind).map_err(|why| {
+                Failure::usage(format!("{} is {why}", self.name_of_baseline()))
+            })?;
+        }
         if let Some(path) = &self.junit {
             if self.require.is_empty() && baseline.is_none() {
                 return Err(Failure::usage(
@@ -67,6 +73,11 @@ impl GateArgs {
             }
         }
         Ok(Gate { args: self, baseline })
+    }
+
+    fn name_of_baseline(&self) -> String {
+        let path = self.no_worse_than.as_deref();
+        path.map_or_else(String::new, |path| path.display().to_string())
     }
 
     /// All of --require, for the record.

@@ -28,7 +28,7 @@ use crate::probe::server_view::ViewError;
 use crate::probe::service::Service;
 use crate::probe::sources::SourceRange;
 use crate::probe::target::{Endpoint, Target};
-use crate::record::{Repeat, Run, RunFolder};
+use crate::record::{Repeat, Run, RunFolder, TargetKind};
 use crate::render::{plural, seconds};
 use crate::report::metrics;
 use crate::report::repeat::together;
@@ -216,10 +216,15 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     let goal = target.as_ref().zip(args.target.as_deref());
     let goal = goal.map(|(target, given)| Goal::of(target, given)).transpose()?;
     let embedded_limit = hard.min(super::embedded::FD_LIMIT);
+    let kind = match &target {
+        Some(Target::Http { .. }) => TargetKind::Http,
+        Some(Target::Unix(_)) => TargetKind::Unix,
+        _ => TargetKind::Tcp,
+    };
+    let gate = args.gate.prepare(Some(kind))?;
     if args.dry_run {
         return show_plan(args, goal, service, embedded_limit, &output);
     }
-    let gate = args.gate.prepare()?;
     let interrupted = heed_signals()?;
     let mut whole: Vec<Done> = Vec::new();
     loop {
@@ -230,7 +235,16 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         let begun =
             Begun { goal: goal.clone(), service: service.clone(), embedded_limit };
         let says = (number == 1).then_some(soft_before);
-        let done = once(args, begun, says, &interrupted, &output)?;
+        let done = match once(args, begun, says, &interrupted, &output) {
+            Ok(done) => done,
+            Err(failure) => {
+                // What went before it counts all the same.
+                if !whole.is_empty() {
+                    conclude(args, &mut whole, None, &gate, &output)?;
+                }
+                return Err(failure);
+            }
+        };
         if done.outcome.interrupted {
             return conclude(args, &mut whole, Some(&done), &gate, &output);
         }

@@ -63,6 +63,8 @@ impl Unit {
                 Some(Self::PerSecond)
             } else if ends("_bytes") || segment.contains("_bytes_per_") {
                 Some(Self::Bytes)
+            } else if segment == "practical_max" {
+                Some(Self::Count)
             } else if ends("_us") {
                 Some(Self::Micros)
             } else if ends("_ms") {

@@ -67,12 +67,19 @@ fn what_means_nothing_is_said_before_anything_is_opened() {
     let folder = records.path().join("folder");
     fs::create_dir(&folder).unwrap();
     let folder = folder.to_str().unwrap();
+    let mut run = sockscope::record::Run::default();
+    run.target.kind = sockscope::record::TargetKind::Unix;
+    let unix = tempfile::NamedTempFile::new().unwrap();
+    serde_json::to_writer(&unix, &run).unwrap();
+    let unix = unix.path().to_str().unwrap();
     for (args, part) in [
         (&["--require", "practical_mx > 1"][..], "near to it: practical_max"),
         (&["--require", "practical_max > 50ms"], "a count is written"),
         (&["--require", "practical_max"], "operators are"),
         (&["--no-worse-than", "/nowhere.json"], "/nowhere.json cannot be read"),
         (&["--no-worse-than", folder], "run.json cannot be read"),
+        (&["--no-worse-than", folder, "--dry-run"], "run.json cannot be read"),
+        (&["--no-worse-than", unix], "target.kind is tcp here and unix in the baseline"),
         (&["--no-worse-than", "x", "--tolerance", "5"], "a tolerance is written 5%"),
         (&["--tolerance", "5%"], "--no-worse-than"),
         (&["--junit", "/tmp/x.xml"], "--junit has nothing to tell of"),

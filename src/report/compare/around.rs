@@ -38,6 +38,10 @@ fn settings(named: &Named) -> BTreeMap<String, String> {
     for part in ["environment", "plan", "target"] {
         descend(part, &run[part], &mut found);
     }
+    if named.run.target.embedded {
+        // Its port is another each time.
+        found.remove("target.address");
+    }
     found
 }
 

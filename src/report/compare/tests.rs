@@ -103,7 +103,12 @@ fn what_changed_around_is_named_and_what_always_does_is_not() {
     environment.file_nr = Some(77);
     environment.command = vec!["other".into()];
     other.run.plan.max = Some(5);
-    let both = compare(&[run("a", 20_000, 80), other]);
+    let mut first = run("a", 20_000, 80);
+    for (named, port) in [(&mut first, 7_000), (&mut other, 7_001)] {
+        named.run.target.embedded = true;
+        named.run.target.address = format!("127.0.0.1:{port}");
+    }
+    let both = compare(&[first, other]);
     let found: Vec<String> = both
         .changes
         .iter()

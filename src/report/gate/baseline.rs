@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{Finding, one_level};
-use crate::record::{Run, SCHEMA};
+use crate::record::{Run, SCHEMA, TargetKind};
 use crate::report::measure::Measure;
 use crate::report::noise::median;
 
@@ -118,19 +118,21 @@ impl Baseline {
         Measure::ALL.into_iter().filter_map(|one| self.one(one, runs)).collect()
     }
 
+    /// Whether it is of this kind of target, or why it does not compare.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn is_of(&self, kind: TargetKind) -> Result<(), String> {
+        let name = |kind: TargetKind| format!("{kind:?}").to_lowercase();
+        differs("target.kind", &name(kind), &name(self.run.target.kind))
+    }
+
     /// Whether the numbers mean the same, or why not.
     fn comparable(&self, runs: &[Run]) -> Result<(), String> {
         let [first, ..] = runs else { return Err("there is no run".into()) };
         let level = one_level(runs)?;
         let (then, now) = (&self.run, first);
-        let differs = |what, now: &str, then: &str| match now == then {
-            true => Ok(()),
-            false => Err(format!(
-                "not comparable: {what} is {now} here and {then} in the baseline"
-            )),
-        };
-        let kind = |run: &Run| format!("{:?}", run.target.kind).to_lowercase();
-        differs("target.kind", &kind(now), &kind(then))?;
+        self.is_of(now.target.kind)?;
         differs("result.level", level, then.result.level.name())?;
         let asked = |run: &Run| {
             run.plan
@@ -167,5 +169,14 @@ impl Baseline {
         let found =
             format!("{it} {now} against {then}{change}; the tolerance is {tolerance}");
         Some(Finding::new(requirement, met, found))
+    }
+}
+
+fn differs(what: &str, now: &str, then: &str) -> Result<(), String> {
+    match now == then {
+        true => Ok(()),
+        false => Err(format!(
+            "not comparable: {what} is {now} here and {then} in the baseline"
+        )),
     }
 }

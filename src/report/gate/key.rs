@@ -92,6 +92,11 @@ impl Key {
         self.path.iter().rev().map(String::as_str)
     }
 
+    /// Whether it is of all repeats together, which the last run has.
+    pub(super) fn is_of_repeats(&self) -> bool {
+        self.path.first().is_some_and(|first| first == "repeat")
+    }
+
     /// Whether it counts connections at `result.level`.
     pub(super) fn has_level(&self) -> bool {
         let below_result = self.path.strip_prefix(&["result".to_owned()][..]);

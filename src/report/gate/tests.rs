@@ -140,6 +140,13 @@ fn of_several_runs_the_median_counts_and_every_text() {
     runs[1].result.connect_latency_us = None;
     let null = check("connect_latency_us.p99 < 1s", &runs);
     assert_eq!((null.met, &*null.found), (false, "not measured in run 2 of 3"));
+    let together = crate::report::repeat::together(&runs[..2], Vec::new());
+    runs[2].repeat = Some(together);
+    let repeats = check("repeat.practical_max.median >= 9.5k", &runs);
+    assert_eq!((repeats.met, &*repeats.found), (true, "it is 9,500"));
+    let interval = check("repeat.practical_max.interval.low >= 9k", &runs);
+    assert_eq!((interval.met, &*interval.found), (false, "not measured in this run"));
+    assert!(Requirement::parse("repeat.connect_p99_us.interval.high < 5ms").is_ok());
     runs[1].result.level = Level::Confirmed;
     let levels = check("practical_max >= 1", &runs);
     assert!(!levels.met && levels.found.contains("different levels"), "{levels:?}");
