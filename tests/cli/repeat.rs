@@ -105,23 +105,17 @@ fn what_is_interrupted_is_none_of_the_repeats() {
             .is_ok_and(|text| text.contains("\"hold\""))
     };
     until("the second run holds", || {
-        let runs = records.runs();
-        runs.len() == 2 && runs.iter().all(|run| holds(run))
+        records.runs().iter().filter(|run| holds(run)).count() >= 2
     });
     probe.signal(Signal::INT);
     assert_eq!(probe.ended().code(), Some(130));
     let runs = recorded(&records);
-    assert_eq!(runs.len(), 2);
-    let whole = last_whole(&runs);
-    assert_eq!(whole["repeat"]["runs"], 1);
+    let cut = |run: &Value| run["verdict"]["code"] == "interrupted";
+    let (cut, whole): (Vec<Value>, Vec<Value>) = runs.into_iter().partition(cut);
+    assert!(cut.len() <= 1 && cut.iter().all(|run| run.get("repeat").is_none()));
+    assert!(!whole.is_empty() && whole.len() < 50);
+    assert_eq!(last(&whole)["repeat"]["runs"], whole.len());
     assert!(records.runs().iter().all(|run| !timeline(run).is_empty()));
-}
-
-/// The one that was not interrupted.
-fn last_whole(runs: &[Value]) -> &Value {
-    let cut = |run: &&Value| run["verdict"]["code"] == "interrupted";
-    assert_eq!(runs.iter().filter(cut).count(), 1);
-    runs.iter().find(|run| run["verdict"]["code"] == "requested").unwrap()
 }
 
 #[test]
