@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::record::{Estimate, Repeat};
-use crate::render::{micros, rate};
+use crate::render::{micros, plural, rate};
 use crate::report::measure::Measure;
 use crate::report::noise::ENOUGH;
 use crate::report::unit::Unit;
@@ -20,7 +20,7 @@ fn lines(repeat: &Repeat) -> Vec<String> {
         Ok(n) if n >= ENOUGH => "median (95 % interval); each run",
         _ => "median; each run. Noise unknown: that takes 5 runs",
     };
-    let mut lines = vec![format!("{} runs            {noise}", repeat.runs)];
+    let mut lines = vec![format!("{:<19}  {noise}", plural(repeat.runs, "run"))];
     let rows = [
         (Measure::PracticalMax, "practical maximum", &repeat.practical_max),
         (Measure::Rate, "rate", &repeat.rate_per_s),
@@ -76,7 +76,7 @@ mod tests {
             ..Repeat::default()
         };
         let expected = [
-            "2 runs            median; each run. Noise unknown: that takes 5 runs",
+            "2 runs               median; each run. Noise unknown: that takes 5 runs",
             "  practical maximum  19,990; 19,989, 19,991",
             "  rate               27,950/s; 28,900/s, 27,000/s",
         ];
@@ -87,7 +87,7 @@ mod tests {
             ..Repeat::default()
         };
         let expected = [
-            "5 runs            median (95 % interval); each run",
+            "5 runs               median (95 % interval); each run",
             "  practical maximum  none: the runs counted at different levels",
             "  connect p99        84 µs (80 µs to 1.2 ms); 80 µs, 84 µs, 90 µs, 1.2 ms, 81 µs",
         ];

@@ -54,7 +54,9 @@ fn what_is_met_ends_with_0_and_what_is_not_with_1_and_a_line_each() {
     let expected = "\
         sockscope: not met: practical_max >= 10k: it is 30 (accepted)\n\
         sockscope: not met: verdict.code = server.fd_limit: it is requested\n\
-        sockscope: not met: counts.served = 30: not measured in this run\n";
+        sockscope: not met: counts.served = 30: not measured in this run; measured \
+        beside it: counts.accepted, counts.deferred, counts.dialed, counts.established, \
+        counts.queued\n";
     assert_eq!(stderr(&done), expected);
 }
 

@@ -60,7 +60,7 @@ fn five_runs_have_a_median_and_its_interval() {
     }
     assert_eq!(repeat["reply_p99_us"], Value::Null);
     assert!(
-        text.contains("5 runs            median (95 % interval); each run"),
+        text.contains("5 runs               median (95 % interval); each run"),
         "{text}"
     );
     assert!(
@@ -116,6 +116,43 @@ fn what_is_interrupted_is_none_of_the_repeats() {
     assert!(!whole.is_empty() && whole.len() < 50);
     assert_eq!(last(&whole)["repeat"]["runs"], whole.len());
     assert!(records.runs().iter().all(|run| !timeline(run).is_empty()));
+}
+
+/// The command that tells of the server works once.
+#[test]
+fn what_went_before_a_failure_is_said_all_the_same() {
+    let (server, records) = (Server::start(&[]), Records::new());
+    let once = records.path().join("once");
+    let evidence = format!(
+        "mkdir {} && exec {} backlog {} --format ndjson",
+        once.display(),
+        env!("CARGO_BIN_EXE_sockscope"),
+        server.address
+    );
+    let args = [
+        &*server.address,
+        "--max",
+        "20",
+        "--hold",
+        "0s",
+        "--repeat",
+        "3",
+        "-q",
+        "--evidence",
+        &evidence,
+        "--require",
+        "practical_max >= 30",
+    ];
+    let done = records.probe(&args).output().unwrap();
+    let text = stdout(&done, 3);
+    assert!(text.contains("\n1 run                median; each run."), "{text}");
+    let said = stderr(&done);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].contains("not met: practical_max >= 30: it is 20"), "{said}");
+    assert!(lines.len() > 1 && lines[1].contains("ended"), "{said}");
+    std::fs::remove_dir(once).unwrap();
+    let runs = recorded(&records);
+    assert_eq!((runs.len(), &last(&runs)["repeat"]["runs"]), (1, &1.into()));
 }
 
 #[test]

@@ -27,8 +27,8 @@ pub(super) struct Key {
     /// From the root of the document.
     path: Vec<String>,
     pub(super) kind: Kind,
-    /// Whether it is one of many counts by name, where a missing one is none.
-    is_tally: bool,
+    /// Whether it is one of many by name, and not by the schema.
+    is_named: bool,
 }
 
 /// What a name leads to.
@@ -48,10 +48,7 @@ impl Key {
             let Some((path, schema, is_named)) = walk(&segments) else { continue };
             let name = name.to_owned();
             return match node(schema) {
-                Node::Leaf(kind) => {
-                    let is_tally = is_named && kind == Kind::Integer;
-                    Ok(Self { name, path, kind, is_tally })
-                }
+                Node::Leaf(kind) => Ok(Self { name, path, kind, is_named }),
                 Node::List => Err(RequireError::List(name)),
                 Node::Group(keys) => {
                     let parts: Vec<String> =
@@ -80,11 +77,30 @@ impl Key {
             at = match at.get(segment) {
                 Some(next) => next,
                 // Nothing met this: the count of it is 0.
-                None if self.is_tally && at.is_object() => &NONE,
+                None if self.is_named && self.kind == Kind::Integer && at.is_object() => {
+                    &NONE
+                }
                 None => &NULL,
             };
         }
         at
+    }
+
+    /// Keys of the group that it is in and that this run does have.
+    pub(super) fn measured_beside(&self, run: &Value) -> Vec<String> {
+        let (Some((_, parents)), Some((group, _))) =
+            (self.path.split_last(), self.name.rsplit_once('.'))
+        else {
+            return Vec::new();
+        };
+        let parent = parents.iter().try_fold(run, |at, segment| at.get(segment));
+        let beside = parent.and_then(Value::as_object).into_iter().flatten();
+        let beside = beside.filter(|(_, value)| {
+            !value.is_null() && !value.is_object() && !value.is_array()
+        });
+        let named = beside.map(|(key, _)| format!("{group}.{key}"));
+        // Not the settings of a host: any name stands beside any other.
+        named.filter(|name| Self::resolve(name).is_ok_and(|key| !key.is_named)).collect()
     }
 
     /// The segments of its path, the last first.

@@ -173,18 +173,26 @@ impl Requirement {
             several if several > 1 && self.key.is_of_repeats() => &runs[several - 1..],
             _ => runs,
         };
-        let values: Result<Vec<Value>, _> =
+        let documents: Result<Vec<Value>, _> =
             runs.iter().map(serde_json::to_value).collect();
-        let Ok(values) = values else {
+        let Ok(documents) = documents else {
             return Finding::new(&self.text, false, "the run cannot be read");
         };
-        let values: Vec<&Value> = values.iter().map(|run| self.key.of(run)).collect();
+        let values: Vec<&Value> = documents.iter().map(|run| self.key.of(run)).collect();
         if let Some(n) = values.iter().position(|value| value.is_null()) {
+            let near = match self.key.measured_beside(&documents[n]) {
+                names if names.is_empty() => String::new(),
+                names => format!("; measured beside it: {}", names.join(", ")),
+            };
             let of = match runs.len() {
                 1 => "this run".to_owned(),
                 all => format!("run {} of {all}", n + 1),
             };
-            return Finding::new(&self.text, false, format!("not measured in {of}"));
+            return Finding::new(
+                &self.text,
+                false,
+                format!("not measured in {of}{near}"),
+            );
         }
         match &self.wanted {
             Wanted::Number { number, unit } => self.number(*number, *unit, &values, runs),

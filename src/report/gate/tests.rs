@@ -49,6 +49,12 @@ fn met_and_unmet() {
         ("level = accepted", true, "it is accepted"),
         ("plan.confirm = true", true, "it is true"),
         ("phantoms.total = 0", false, "not measured in this run"),
+        (
+            "counts.served = 1",
+            false,
+            "not measured in this run; measured beside it: counts.accepted, counts.dialed, \
+             counts.established",
+        ),
         ("errors.ECONNREFUSED = 0", false, "it is 3"),
         ("errors.ETIMEDOUT = 0", true, "it is 0"),
         ("environment.sysctls.net.core.somaxconn = '4096'", true, "it is 4096"),
