@@ -18,6 +18,11 @@ const fn gauge(name: &'static str, unit: &'static str, help: &'static str) -> Fa
 /// What writing gives.
 pub fn write(out: impl io::Write, run: &Run) -> io::Result<()> {
     let mut text = Exposition::new(out);
+    // Its port is another each time, and would be another series.
+    let target = match run.target.embedded {
+        true => "reference-server",
+        false => &run.target.address,
+    };
     let families = [verdict(run), connections(run), times(run), costs(run)];
     for (family, samples) in families.into_iter().flatten() {
         if samples.is_empty() {
@@ -25,9 +30,9 @@ pub fn write(out: impl io::Write, run: &Run) -> io::Result<()> {
         }
         text.family(family)?;
         for (labels, value) in samples {
-            let target = ("target", run.target.address.as_str());
             let labels = labels.iter().map(|(name, label)| (*name, label.as_str()));
-            let labels: Vec<_> = std::iter::once(target).chain(labels).collect();
+            let labels: Vec<_> =
+                std::iter::once(("target", target)).chain(labels).collect();
             text.sample(&labels, value)?;
         }
     }

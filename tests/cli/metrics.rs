@@ -159,6 +159,32 @@ say()",
     }
 }
 
+#[test]
+fn the_ceilings_of_a_server_say_whose_they_are() {
+    let server = Server::start(&["--fd-limit", "300"]);
+    let args = ["limits", "--target", &server.address, "--format", "openmetrics"];
+    let text = stdout(&sockscope().args(args).output().unwrap(), 0);
+    let Some(all) = parsed(&text) else { return };
+    let soft = one(&all, "sockscope_ceiling_value", ("name", "RLIMIT_NOFILE soft"));
+    assert_eq!(soft.value, 300.0);
+    assert_eq!(soft.labels["address"], server.address);
+    assert_eq!(soft.labels["process"], "sockscope");
+    // The same series at the next look, whatever the process is.
+    assert!(!text.contains(&format!("/proc/{}", server.pid())), "{text}");
+}
+
+/// The port of its server is another each time.
+#[test]
+fn a_probe_of_its_own_server_has_the_same_series_each_time() {
+    let records = Records::new();
+    let args = ["--max", "20", "--hold", "0s", "--format", "openmetrics"];
+    let text = stdout(&records.probe(&args).output().unwrap(), 0);
+    let Some(all) = parsed(&text) else { return };
+    let target = ("target", "reference-server");
+    let max = one(&all, "sockscope_probe_practical_max_connections", target);
+    assert_eq!(max.value, 20.0);
+}
+
 /// Whatever bytes a name has.
 #[test]
 fn a_collector_reads_listeners_whatever_their_names() {
