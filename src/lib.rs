@@ -6,7 +6,8 @@
 //! - [`cli`]: one file a command. What was typed becomes a validated plan; what was
 //!   learned becomes a summary and an exit code. Only here is clap known, and only
 //!   here is anything printed.
-//! - [`report`]: a recorded run as people look at it: HTML, Markdown, charts, a terminal.
+//! - [`report`]: recorded runs as people look at them (HTML, Markdown, charts, a
+//!   terminal), held against requirements and against each other.
 //! - [`probe`]: opens connections until something stops them: the target, the plan,
 //!   the allocator of four-tuples, the dialers, the ramp, and the evidence.
 //! - [`backlog`]: the accept queue of a listener: observed, overrun by a burst, measured

@@ -117,6 +117,17 @@ pub fn threads(text: &str) -> Result<u64, String> {
     }
 }
 
+/// How often something is repeated: 1 to 100.
+///
+/// # Errors
+/// As [`count_from_1`], and a number beyond.
+pub fn repeats(text: &str) -> Result<u64, String> {
+    match count_from_1(text)? {
+        n if n > 100 => Err("at most 100 times".into()),
+        n => Ok(n),
+    }
+}
+
 /// A number of fd tables, or as many as are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tables(pub Option<usize>);
@@ -206,6 +217,12 @@ mod tests {
         for text in ["", "0", "0/s", "-1", "1e9", "inf", "NaN", "11M/s", "5/m", "1.2.3"] {
             assert!(rate(text).unwrap_err().contains("is written"), "{text}");
         }
+    }
+
+    #[test]
+    fn repeats_are_few() {
+        assert_eq!(repeats("100"), Ok(100));
+        assert!(repeats("0").is_err() && repeats("101").is_err());
     }
 
     #[test]

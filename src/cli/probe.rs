@@ -1,6 +1,6 @@
 //! `sockscope probe`: arguments to a request, and what was learned to an exit code.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use signal_hook::flag;
 
 use super::embedded::Embedded;
 use super::exit::{Exit, Failure};
+use super::gate::{Gate, GateArgs};
 use super::output::Output;
 use super::progress::ProgressLine;
 use super::served::ServedArgs;
-use super::{dry_run, parse, report, summary};
+use super::{dry_run, parse, repeat, report, summary};
 use crate::host::ProcRoot;
 use crate::host::memory::memory;
 use crate::probe::plan::{Close, EvidenceMode, Pairs};
@@ -27,8 +28,10 @@ use crate::probe::server_view::ViewError;
 use crate::probe::service::Service;
 use crate::probe::sources::SourceRange;
 use crate::probe::target::{Endpoint, Target};
-use crate::record::RunFolder;
+use crate::record::{Repeat, Run, RunFolder, TargetKind};
 use crate::render::{plural, seconds};
+use crate::report::metrics;
+use crate::report::repeat::together;
 
 /// Memory that is always left: this, or one part in [`FLOOR_PART`] of all.
 const FLOOR_BYTES: u64 = 256 << 20;
@@ -97,8 +100,9 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = ConfirmName::Auto)]
     confirm: ConfirmName,
 
-    #[command(flatten)]
-    served: ServedArgs,
+    /// Probe so many times, a record each; from 5 on it says how sure the median is
+    #[arg(long, value_name = "N", value_parser = parse::repeats, default_value = "1")]
+    repeat: u64,
 
     /// The network namespace that the server is in: a name (`ip netns`) or a PID
     #[arg(long, value_name = "NAME|PID")]
@@ -132,7 +136,7 @@ pub(super) struct Args {
     #[arg(long)]
     no_report: bool,
 
-    /// How to print: table, or json (the content of run.json)
+    /// How to print: table, json (the content of run.json), or openmetrics
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 
@@ -143,6 +147,12 @@ pub(super) struct Args {
     /// Read processes, limits and sysctls from here instead of /proc
     #[arg(long, value_name = "DIR", default_value = "/proc", hide = true)]
     proc_root: PathBuf,
+
+    #[command(flatten)]
+    served: ServedArgs,
+
+    #[command(flatten)]
+    gate: GateArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -161,6 +171,7 @@ enum CloseName {
 enum Format {
     Table,
     Json,
+    Openmetrics,
 }
 
 fn source(text: &str) -> Result<SourceRange, String> {
@@ -185,6 +196,7 @@ fn pairs(text: &str) -> Result<Pairs, String> {
 }
 
 /// What is to be probed: the target as it was understood, and its addresses.
+#[derive(Debug, Clone)]
 struct Goal {
     endpoints: Vec<Endpoint>,
     is_http: bool,
@@ -208,35 +220,127 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     let goal = target.as_ref().zip(args.target.as_deref());
     let goal = goal.map(|(target, given)| Goal::of(target, given)).transpose()?;
     let embedded_limit = hard.min(super::embedded::FD_LIMIT);
+    let kind = match &target {
+        Some(Target::Http { .. }) => TargetKind::Http,
+        Some(Target::Unix(_)) => TargetKind::Unix,
+        _ => TargetKind::Tcp,
+    };
+    let gate = args.gate.prepare(Some(kind))?;
     if args.dry_run {
         return show_plan(args, goal, service, embedded_limit, &output);
     }
     let interrupted = heed_signals()?;
+    let mut whole: Vec<Done> = Vec::new();
+    loop {
+        let number = whole.len() as u64 + 1;
+        if args.repeat > 1 {
+            output.note(&format!("run {number} of {}", args.repeat));
+        }
+        let begun =
+            Begun { goal: goal.clone(), service: service.clone(), embedded_limit };
+        let says = (number == 1).then_some(soft_before);
+        let done = match once(args, begun, says, &interrupted, &output) {
+            Ok(done) => done,
+            Err(failure) => {
+                // What went before it counts all the same.
+                if !whole.is_empty() {
+                    conclude(args, &mut whole, None, &gate, &output)?;
+                }
+                return Err(failure);
+            }
+        };
+        if done.outcome.interrupted {
+            return conclude(args, &mut whole, Some(&done), &gate, &output);
+        }
+        let in_vain = done.outcome.run.result.counts.established == 0;
+        whole.push(done);
+        if in_vain || number == args.repeat {
+            return conclude(args, &mut whole, None, &gate, &output);
+        }
+    }
+}
+
+/// A run, and where its record is.
+struct Done {
+    outcome: Outcome,
+    folder: Option<RunFolder>,
+    /// Whether a report is beside it.
+    reported: bool,
+}
+
+/// What each run begins with.
+struct Begun {
+    goal: Option<Goal>,
+    service: Option<Service>,
+    embedded_limit: u64,
+}
+
+/// Probes once; `says` is the soft RLIMIT_NOFILE of before, where it is to be said what
+/// the probe does to others.
+fn once(
+    args: &Args,
+    begun: Begun,
+    says: Option<u64>,
+    interrupted: &AtomicBool,
+    output: &Output,
+) -> Result<Done, Failure> {
     let mut folder = match args.no_record {
         true => None,
         false => Some(make_folder(args)?),
     };
-    let begun = begin(args, goal, service, embedded_limit, &interrupted);
+    let Begun { goal, service, embedded_limit } = begun;
+    let begun = begin(args, goal, service, embedded_limit, interrupted);
     let (prepared, embedded) = begun.inspect_err(|_| {
         // Nothing was measured: an empty run is none.
         if let Some(folder) = folder.take() {
             folder.discard();
         }
     })?;
-    announce(&output, &prepared, embedded.is_some(), soft_before);
+    if let Some(soft_before) = says {
+        announce(output, &prepared, embedded.is_some(), soft_before);
+    }
     let outcome =
-        probe(prepared, folder.as_mut(), embedded.is_some(), &interrupted, &output)?;
+        probe(prepared, folder.as_mut(), embedded.is_some(), interrupted, output)?;
     for warning in &outcome.run.warnings {
         output.note(&warning.message);
     }
     let reported = folder
         .as_ref()
         .filter(|_| !args.no_report)
-        .is_some_and(|folder| write_report(&outcome, folder, &output));
-    let path = folder.as_ref().map(RunFolder::path);
+        .is_some_and(|folder| write_report(&outcome, folder, output));
+    Ok(Done { outcome, folder, reported })
+}
+
+/// Prints the last run, and what the whole ones have together; holds these against what
+/// was required. One that was cut short is none of the repeats.
+fn conclude(
+    args: &Args,
+    whole: &mut [Done],
+    cut_short: Option<&Done>,
+    gate: &Gate<'_>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let repeat = (args.repeat > 1 && !whole.is_empty()).then(|| all_of(whole));
+    if let (Some(repeat), Some(done)) = (&repeat, whole.last_mut()) {
+        done.outcome.run.repeat = Some(repeat.clone());
+        if let Some(folder) = &done.folder {
+            if let Err(error) = folder.write_run(&done.outcome.run) {
+                let note = format!("the repeats are not in the last run.json: {error}");
+                output.note(&note);
+            } else if done.reported {
+                done.reported = write_report(&done.outcome, folder, output);
+            }
+        }
+    }
+    let Some(last) = cut_short.or(whole.last()) else { return Ok(Exit::Lacking) };
+    let path = last.folder.as_ref().map(RunFolder::path);
     let printed = match args.format() {
-        Format::Json => print_json(&outcome),
-        Format::Table => summary::print(&outcome, path, reported, &output),
+        Format::Json => print_json(&last.outcome),
+        Format::Openmetrics => {
+            metrics::write(BufWriter::new(io::stdout().lock()), &last.outcome.run)
+        }
+        Format::Table => summary::print(&last.outcome, path, last.reported, output)
+            .and_then(|()| repeat.as_ref().map_or(Ok(()), repeat::print)),
     };
     match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -245,11 +349,26 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         }
         _ => {}
     }
-    Ok(match outcome.interrupted {
+    let mut runs: Vec<Run> = whole.iter().map(|done| done.outcome.run.clone()).collect();
+    if runs.is_empty() {
+        runs.push(last.outcome.run.clone());
+    }
+    let met = gate.check(&runs, output)?;
+    Ok(match last.outcome.interrupted {
         true => Exit::Interrupted,
-        _ if outcome.run.result.counts.established == 0 => Exit::Lacking,
-        _ => Exit::Done,
+        _ if last.outcome.run.result.counts.established == 0 => Exit::Lacking,
+        _ => met,
     })
+}
+
+/// What these runs have together.
+fn all_of(whole: &[Done]) -> Repeat {
+    let runs: Vec<Run> = whole.iter().map(|done| done.outcome.run.clone()).collect();
+    let folders = whole.iter().filter_map(|done| done.folder.as_ref());
+    let names = folders.filter_map(|folder| {
+        folder.path().file_name().map(|name| name.to_string_lossy().into_owned())
+    });
+    together(&runs, names.collect())
 }
 
 /// Prepares the probe of `goal`, or else of a server that it starts for it.
@@ -302,6 +421,11 @@ fn show_plan(
         let endpoints = vec![Endpoint::Tcp(stand_in)];
         Goal { endpoints, is_http: false, given: String::new() }
     });
+    if args.format() == Format::Openmetrics {
+        return Err(Failure::usage(
+            "--dry-run measures nothing: it prints table or json",
+        ));
+    }
     let prepared = prepare(request(args, goal, service)).map_err(not_begun)?;
     for warning in &prepared.warnings {
         output.note(&warning.message);
@@ -354,6 +478,7 @@ fn request(args: &Args, goal: Goal, service: Option<Service>) -> Request {
         out: (!args.no_record).then(|| args.out.clone()),
         memory_floor_bytes: part.max(FLOOR_BYTES),
         authorized: args.authorized,
+        require: args.gate.text(),
         command_line: std::env::args_os()
             .map(|arg| arg.to_string_lossy().into_owned())
             .collect(),

@@ -451,6 +451,7 @@ fn planned(plan: &Plan, tables: u64) -> record::Plan {
         ping_s: plan.service.as_ref().and_then(|s| Some(s.ping?.as_secs_f64())),
         stop_at_latency: plan.stop_at_latency.map(|limit| limit.to_string()),
         authorized: plan.authorized,
+        require: plan.require.clone(),
         ..record::Plan::default()
     }
 }

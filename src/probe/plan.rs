@@ -101,6 +101,8 @@ pub struct Plan {
     pub memory_floor_bytes: u64,
     /// Whether --authorized was given.
     pub authorized: bool,
+    /// What --require says, for the record.
+    pub require: Option<String>,
     /// The command line, for the record.
     pub command_line: Vec<String>,
 }

@@ -50,6 +50,7 @@ pub struct Request {
     pub out: Option<PathBuf>,
     pub memory_floor_bytes: u64,
     pub authorized: bool,
+    pub require: Option<String>,
     pub command_line: Vec<String>,
     /// Whether the addresses of a name may be tried by a dial.
     pub may_dial: bool,
@@ -189,6 +190,7 @@ pub fn prepare(request: Request) -> Result<Prepared, PrepareError> {
         out: request.out,
         memory_floor_bytes: request.memory_floor_bytes,
         authorized: request.authorized,
+        require: request.require,
         command_line: request.command_line,
         endpoint: chosen.endpoint,
     };

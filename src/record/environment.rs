@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The machine and the rights that a run had. The name of the host is not in it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Environment {
     /// The version of sockscope.
@@ -38,7 +39,9 @@ pub struct Environment {
 }
 
 /// Whether each of these is in the effective set (capabilities(7)).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(default)]
 pub struct Capabilities {
     /// CAP_NET_ADMIN: sockets of other users, sysctls of a namespace.

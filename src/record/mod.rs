@@ -11,6 +11,7 @@ pub mod outcome;
 pub mod pairs;
 pub mod plan;
 pub mod read;
+pub mod repeat;
 pub mod schema;
 pub mod timeline;
 pub mod timestamp;
@@ -24,7 +25,8 @@ pub use outcome::{
 pub use pairs::{Endpoint, PairRow, ServerEnd};
 pub use plan::{Close, Plan, Predicted, SeenBy, Target, TargetKind};
 pub use read::{ReadError, Record, Samples};
-pub use schema::{Run, SCHEMA, Warning};
+pub use repeat::{Estimate, Interval, Repeat};
+pub use schema::{Run, SCHEMA, Warning, backlog_schema, run_schema};
 pub use timeline::{Phase, Sample};
 pub use timestamp::Timestamp;
 pub use verdict::{Alternative, Confidence, Fact, Next, Verdict};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How far a connection got.
@@ -9,7 +10,9 @@ use serde::{Deserialize, Serialize};
 /// `established`, `confirmed`, `accepted` and `served` each imply the ones before;
 /// `queued` is confirmed, but not accepted. Numbers of different levels are never
 /// compared with each other.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// connect() succeeded.
@@ -40,7 +43,7 @@ impl Level {
 }
 
 /// What a run found, in numbers.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RunResult {
     /// The most connections held at once and still held after the hold, at `level`.
@@ -84,7 +87,7 @@ pub struct RunResult {
 }
 
 /// Connections by how far they got; null where it was not checked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Counts {
     /// Attempts to connect.
@@ -105,7 +108,7 @@ pub struct Counts {
 
 /// Connections ESTABLISHED at the client and unknown to the server; null where it was
 /// not checked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Phantoms {
     /// Answered by a SYN cookie.
@@ -117,7 +120,7 @@ pub struct Phantoms {
 }
 
 /// How sure it is that confirmed connections are the server's too.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Confirmation {
     /// Part of keepalives that were lost, or whose ACK was: 0 to 1.
@@ -128,7 +131,7 @@ pub struct Confirmation {
 }
 
 /// The ends of connections that the server had held.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Ended {
     /// How many.
@@ -142,7 +145,7 @@ pub struct Ended {
 }
 
 /// A distribution of times, in microseconds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Latency {
     /// The median.
@@ -158,7 +161,7 @@ pub struct Latency {
 }
 
 /// What the connections cost in memory.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MemoryUse {
     /// The most resident memory that this process had (VmHWM of proc_pid_status(5)).
@@ -168,7 +171,7 @@ pub struct MemoryUse {
 }
 
 /// File descriptors at the peak.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Fds {
     /// Open in the client's tables that hold connections, together.

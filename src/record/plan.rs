@@ -1,9 +1,10 @@
 //! What a run was asked to do.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What was probed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Target {
     /// The target as it was typed; empty where none was given.
@@ -21,7 +22,7 @@ pub struct Target {
 }
 
 /// An evidence command, and what came of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SeenBy {
     /// As it was given.
@@ -36,7 +37,9 @@ pub struct SeenBy {
 }
 
 /// The protocol of a target.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetKind {
     /// `tcp://…`, `host:port`, or a port alone.
@@ -49,7 +52,9 @@ pub enum TargetKind {
 }
 
 /// How connections are closed when the run is over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Close {
     /// In order; the client's end stays in TIME_WAIT.
@@ -60,7 +65,7 @@ pub enum Close {
 }
 
 /// The plan of a run, as validated.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Plan {
     /// The most connections to hold at once; null: until a limit shows.
@@ -107,7 +112,7 @@ pub struct Plan {
 
 /// How many connections there would be, by the ceilings that were known before the first
 /// dial.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Predicted {
     /// Connections held, if the server accepts them.

@@ -1,18 +1,23 @@
 //! `run.json`, the schema "sockscope.run/1".
 
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::{Transform, transform_subschemas};
 use serde::{Deserialize, Serialize};
 
 use super::backlog::BacklogDoc;
-use super::{Environment, Plan, RunResult, Target, Timestamp, Verdict};
+use super::{Environment, Plan, Repeat, RunResult, Target, Timestamp, Verdict};
 
 /// The name and version of the schema that this program writes.
 pub const SCHEMA: &str = "sockscope.run/1";
 
 /// One recorded run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(title = "sockscope.run/1")]
 pub struct Run {
     /// [`SCHEMA`].
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     /// When it started.
     pub started: Timestamp,
@@ -33,6 +38,9 @@ pub struct Run {
     /// Of `sockscope backlog`: what was seen of the accept queue; else left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<BacklogDoc>,
+    /// What `probe --repeat` found in all its runs, in the last of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<Repeat>,
 }
 
 impl Default for Run {
@@ -48,18 +56,50 @@ impl Default for Run {
             result: RunResult::default(),
             verdict: Verdict::default(),
             backlog: None,
+            repeat: None,
         }
     }
 }
 
 /// A caveat about the numbers of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Warning {
     /// A stable name, for programs.
     pub code: String,
     /// The same for people.
     pub message: String,
+}
+
+/// The published schema of `run.json`.
+#[must_use]
+pub fn run_schema() -> schemars::Schema {
+    schema_of::<Run>()
+}
+
+/// The published schema of what `sockscope backlog TARGET --format json` prints.
+#[must_use]
+pub fn backlog_schema() -> schemars::Schema {
+    schema_of::<BacklogDoc>()
+}
+
+/// The schema of what is written: a key that always stands is required, even where it may
+/// be null.
+fn schema_of<T: JsonSchema>() -> schemars::Schema {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    settings.with_transform(NoDefaults).into_generator().into_root_schema_for::<T>()
+}
+
+/// Takes the defaults away: what a reader puts in the place of a missing key is no part
+/// of what is written.
+#[derive(Debug, Clone)]
+struct NoDefaults;
+
+impl Transform for NoDefaults {
+    fn transform(&mut self, schema: &mut schemars::Schema) {
+        schema.remove("default");
+        transform_subschemas(self, schema);
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! A moment of the wall clock, as RFC 3339 in UTC.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The last second that RFC 3339 can write: 9999-12-31T23:59:59Z.
@@ -17,6 +19,12 @@ impl Timestamp {
     #[must_use]
     pub fn now() -> Self {
         SystemTime::now().into()
+    }
+
+    /// Seconds since 1970, to the millisecond.
+    #[must_use]
+    pub fn unix_seconds(self) -> f64 {
+        self.0.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
     }
 
     /// Reads what [`Self::compact`] wrote.
@@ -62,6 +70,20 @@ impl Default for Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_rfc3339_millis(self.0).fmt(f)
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
     }
 }
 

@@ -1,9 +1,10 @@
 //! The verdict as a run records it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The one limit that stopped a run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Verdict {
     /// The code from the catalogue: `server.fd_limit`.
@@ -23,7 +24,9 @@ pub struct Verdict {
 }
 
 /// How sure a verdict is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
     /// The kernel's own evidence says so.
@@ -48,7 +51,7 @@ impl Confidence {
 }
 
 /// One thing that was seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Fact {
     /// What it is: `open fds of pid 4711`.
@@ -60,7 +63,7 @@ pub struct Fact {
 }
 
 /// The ceiling that binds after the one that stopped the run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Next {
     /// Its name: `nf_conntrack_max`.
@@ -72,7 +75,7 @@ pub struct Next {
 }
 
 /// Another verdict that fits what was seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Alternative {
     /// Its code.

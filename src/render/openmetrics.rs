@@ -1,6 +1,6 @@
 //! Numbers in OpenMetrics text (openmetrics.io), as a textfile collector takes them.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
 /// What a family of metrics is.
@@ -10,6 +10,11 @@ pub enum Kind {
     Gauge,
     /// A number that only grows; its samples have `_total` behind the name.
     Counter,
+    /// Quantiles of a distribution, by the label `quantile`.
+    Summary,
+    /// Labels that say something, with the value 1; its samples have `_info` behind the
+    /// name.
+    Info,
 }
 
 /// A family: one name, one sample for each set of labels.
@@ -19,7 +24,7 @@ pub struct Family {
     pub name: &'static str,
     /// What it is.
     pub kind: Kind,
-    /// The unit, with which the name ends.
+    /// The unit, with which the name ends; empty for none.
     pub unit: &'static str,
     /// What it means, in one line.
     pub help: &'static str,
@@ -49,9 +54,13 @@ impl<W: Write> Exposition<W> {
         let word = match kind {
             Kind::Gauge => "gauge",
             Kind::Counter => "counter",
+            Kind::Summary => "summary",
+            Kind::Info => "info",
         };
         writeln!(self.out, "# TYPE {name} {word}")?;
-        writeln!(self.out, "# UNIT {name} {unit}")?;
+        if !unit.is_empty() {
+            writeln!(self.out, "# UNIT {name} {unit}")?;
+        }
         writeln!(self.out, "# HELP {name} {help}")
     }
 
@@ -59,14 +68,23 @@ impl<W: Write> Exposition<W> {
     ///
     /// # Errors
     /// What writing gives.
-    pub fn sample(&mut self, labels: &[(&str, &str)], value: u64) -> io::Result<()> {
+    pub fn sample(
+        &mut self,
+        labels: &[(&str, &str)],
+        value: impl Display,
+    ) -> io::Result<()> {
         let mut text = String::new();
         for (name, label) in labels {
             let comma = if text.is_empty() { "" } else { "," };
             let _ = write!(text, "{comma}{name}=\"{}\"", escaped(label));
         }
-        let total = if self.kind == Kind::Counter { "_total" } else { "" };
-        writeln!(self.out, "{}{total}{{{text}}} {value}", self.name)
+        let behind = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::Summary => "",
+        };
+        let labels = if text.is_empty() { text } else { format!("{{{text}}}") };
+        writeln!(self.out, "{}{behind}{labels} {value}", self.name)
     }
 
     /// Ends it.

@@ -312,6 +312,7 @@ fn request(
         out: None,
         memory_floor_bytes: 0,
         authorized: args.authorized,
+        require: None,
         command_line: Vec::new(),
         may_dial: true,
         proc_root,

@@ -58,7 +58,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "N", value_parser = parse::count_from_1, default_value = "1M")]
     pub(super) max: u64,
 
-    /// How to print: table, json, ndjson or csv
+    /// How to print: table, json, ndjson, csv, or openmetrics
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
 
@@ -112,4 +112,5 @@ pub(super) enum Format {
     Json,
     Ndjson,
     Csv,
+    Openmetrics,
 }

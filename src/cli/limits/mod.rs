@@ -2,6 +2,7 @@
 
 mod args;
 mod document;
+mod metrics;
 mod print;
 mod subject;
 

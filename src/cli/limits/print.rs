@@ -1,4 +1,4 @@
-//! The document on stdout: a table, JSON, NDJSON, CSV.
+//! The document on stdout: a table, JSON, NDJSON, CSV, metrics.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
@@ -33,6 +33,7 @@ pub(super) fn print(
             document.ceilings.iter().try_for_each(|row| ndjson(&mut out, row))?;
         }
         Format::Csv => csv(&mut out, &document.ceilings)?,
+        Format::Openmetrics => super::metrics::write(&mut out, document)?,
         Format::Table => {
             let shape =
                 Shape { bars: io::stdout().is_terminal(), sources: output.verbose };
@@ -92,7 +93,7 @@ fn csv(out: &mut impl Write, rows: &[RowDoc]) -> io::Result<()> {
 }
 
 /// The word that a value is in JSON; empty for null.
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),

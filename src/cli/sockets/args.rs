@@ -103,7 +103,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "auto|netlink|proc", value_enum, default_value_t)]
     pub(super) via: Via,
 
-    /// How to print: table, json, ndjson or csv
+    /// How to print: table, json, ndjson, csv; openmetrics of --by and --count
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
 
@@ -268,4 +268,5 @@ pub(super) enum Format {
     Json,
     Ndjson,
     Csv,
+    Openmetrics,
 }

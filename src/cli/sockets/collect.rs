@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use super::args::{Format, GroupKey};
+use super::metrics;
 use super::plan::{GroupColumn, GroupSort, Plan, Sort};
 use super::print::Printer;
 use crate::render::table::{Align, Cells, Heading, StreamTable};
@@ -46,9 +47,9 @@ pub(super) enum Key {
 /// What a group adds up to.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Group {
-    sockets: u64,
-    recv_q: u64,
-    send_q: u64,
+    pub(super) sockets: u64,
+    pub(super) recv_q: u64,
+    pub(super) send_q: u64,
 }
 
 impl Group {
@@ -250,6 +251,7 @@ fn print_count(plan: &Plan, count: u64) -> io::Result<()> {
         Format::Table => writeln!(out, "{count}"),
         Format::Csv => writeln!(out, "sockets\n{count}"),
         Format::Json | Format::Ndjson => writeln!(out, "{{\"sockets\":{count}}}"),
+        Format::Openmetrics => metrics::count(&mut out, count),
     }?;
     out.flush()
 }
@@ -281,6 +283,7 @@ fn print_groups(plan: &Plan, by: GroupKey, sorted: &[(String, Group)]) -> io::Re
             }
             csv.flush()?;
         }
+        Format::Openmetrics => metrics::groups(&mut out, &name, sorted)?,
         Format::Table => {
             let mut table = StreamTable::new(&mut out, group_headings(by), plan.header);
             let mut cells = Cells::default();

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::args::{Format, Via};
 use super::closed_pipe_is_fine;
 use super::filter::matches;
+use super::metrics;
 use super::plan::Plan;
 use super::process;
 use super::session::{Names, asked, source, unprintable};
@@ -267,6 +268,7 @@ impl Results<'_> {
             }
             Format::Ndjson => self.each_doc(&mut |doc| ndjson(&mut out, doc))?,
             Format::Csv => self.csv(&mut out)?,
+            Format::Openmetrics => return Err(metrics::none_of_rows()),
             Format::Table => {
                 // On a terminal they were shown with the question.
                 if shows_table && !self.outcomes.is_empty() {

@@ -4,6 +4,7 @@ mod args;
 mod collect;
 mod filter;
 mod kill;
+mod metrics;
 mod one;
 mod plan;
 mod print;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{Args, Format, GroupKey, Letters, OwnersName, Via};
-use super::{filter, process};
+use super::{filter, metrics, process};
 use crate::cli::exit::Failure;
 use crate::cli::output::Output;
 use crate::host::ProcRoot;
@@ -125,6 +125,10 @@ impl Plan {
             (None, false) => Where::Here,
         };
         let format = if args.json { Format::Json } else { args.format };
+        let counts = (args.by.is_some() || args.count) && !args.kill;
+        if format == Format::Openmetrics && !(counts && args.watch.is_none()) {
+            return Err(Wrong::Option(metrics::FORM.into()));
+        }
         let mut columns = match chosen.is_empty() {
             true => default_columns(letters, tables, at == Where::Everywhere),
             false => chosen.clone(),

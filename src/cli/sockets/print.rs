@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use rustix::termios::tcgetwinsize;
 
 use super::args::Format;
+use super::metrics;
 use super::plan::Plan;
 use crate::cli::exit::Exit;
 use crate::cli::output::Output;
@@ -52,6 +53,7 @@ pub(super) fn printer(
             groups: plan.groups,
         }),
         Format::Ndjson => Box::new(Ndjson { out, groups: plan.groups }),
+        Format::Openmetrics => return Err(metrics::none_of_rows()),
         Format::Csv => Box::new(Csv::begin(out, columns, plan.header)?),
         Format::Table => {
             let fits = io::stdout().is_terminal() && !plan.detail.any();

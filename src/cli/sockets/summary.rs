@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::args::{Args, Format, Letters};
 use super::closed_pipe_is_fine;
+use super::metrics;
 use super::visit::Visit;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Output;
@@ -33,6 +34,10 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
              -O alone",
         ));
     }
+    let format = if args.json { Format::Json } else { args.format };
+    if format == Format::Openmetrics {
+        return Err(Failure::usage(metrics::FORM));
+    }
     let root = ProcRoot::new(&args.proc_root);
     let visit = match &args.netns {
         Some(spec) => {
@@ -42,7 +47,6 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         None => Visit::Here,
     };
     let is_this_host = args.proc_root == Path::new("/proc");
-    let format = if args.json { Format::Json } else { args.format };
     closed_pipe_is_fine(visit.each(&output, &mut |_| {
         let counts = SocketCounts::read(&root).map_err(io::Error::other)?;
         // The sockets of another tree are not those of this kernel.
@@ -53,6 +57,7 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
             Format::Table => summary.table(out, !letters.no_header),
             Format::Csv => summary.csv(out, !letters.no_header),
             Format::Json | Format::Ndjson => summary.json(out),
+            Format::Openmetrics => Err(metrics::none_of_rows()),
         }
     }))
 }

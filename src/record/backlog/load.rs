@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What became of a burst.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BurstDoc {
     /// Dials that were made.
@@ -61,7 +62,7 @@ pub struct BurstDoc {
 }
 
 /// What a search for the deepest burst without loss found.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FindDoc {
     /// The deepest burst that lost nothing; null where no try was made.
@@ -76,7 +77,7 @@ pub struct FindDoc {
 }
 
 /// One burst of a search.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TryDoc {
     /// Its depth.
@@ -88,7 +89,7 @@ pub struct TryDoc {
 }
 
 /// How many connections a queue admits while every process that holds it is stopped.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FreezeDoc {
     /// How many the queues admit, all together; null where they could not be filled.
@@ -115,7 +116,7 @@ pub struct FreezeDoc {
 }
 
 /// A process.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct ProcessDoc {

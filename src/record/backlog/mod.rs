@@ -2,6 +2,7 @@
 
 mod load;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use load::{BurstDoc, FindDoc, FreezeDoc, ProcessDoc, TryDoc};
@@ -13,10 +14,12 @@ pub const SCHEMA: &str = "sockscope.backlog/1";
 
 /// What was seen of a listener, or of all that share its address. What was not asked for
 /// is left out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(title = "sockscope.backlog/1")]
 pub struct BacklogDoc {
     /// [`SCHEMA`].
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     /// When it began.
     pub started: Timestamp,
@@ -79,7 +82,7 @@ impl Default for BacklogDoc {
 }
 
 /// How a listener was watched.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Watched {
     /// How long.
@@ -97,7 +100,7 @@ pub struct Watched {
 }
 
 /// A listener.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ListenerDoc {
     /// `tcp` or `unix`.
@@ -138,7 +141,7 @@ pub struct ListenerDoc {
 }
 
 /// An owner of a listener.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct OwnerDoc {
@@ -151,7 +154,7 @@ pub struct OwnerDoc {
 }
 
 /// How long an accept queue was how deep. Percentiles are over time.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct QueueStats {
     /// Half of the time it was no deeper.
@@ -171,7 +174,7 @@ pub struct QueueStats {
 }
 
 /// How long a queue had a length.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct Step {
@@ -181,7 +184,7 @@ pub struct Step {
 }
 
 /// What came to the listeners, and what was accepted.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Flow {
     /// Connections accepted a second, at the least: those seen to leave the queue.
@@ -200,7 +203,9 @@ pub struct Flow {
 }
 
 /// Growth of the counters of a network namespace, all of its listeners together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(default)]
 pub struct Counters {
     /// Times that a full accept queue turned something away (ListenOverflows).
@@ -222,7 +227,9 @@ pub struct Counters {
 }
 
 /// Connections in SYN_RECV: half-open, or complete while the accept queue is full.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(default)]
 pub struct SynRecv {
     /// When they were counted last.
