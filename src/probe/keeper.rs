@@ -163,6 +163,9 @@ impl<'a> Keeper<'a> {
             }
         }
         self.last = Some((look.at_us, t.established));
+        // Where the listener defers, those are no phantoms.
+        let deferring = self.shared.habit.waits_s().is_some();
+        let half_open = if deferring { 0 } else { t.half_open };
         Sample {
             t_s: look.at_us as f64 / 1e6,
             phase: match (look.phase, look.waits_for) {
@@ -177,6 +180,7 @@ impl<'a> Keeper<'a> {
             established: t.open,
             queued: look.glance.map(|g| g.queue_len),
             held: look.held,
+            phantoms: self.shared.confirm.then_some(t.phantoms + half_open),
             failed: t.failed + t.timed_out,
             closed: t.closed(),
             rate_per_s: (t.established - before) as f64 / span_s,

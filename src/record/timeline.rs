@@ -40,6 +40,9 @@ pub struct Sample {
     pub queued: Option<u64>,
     /// Connections open at the strongest level that this run checks.
     pub held: u64,
+    /// Phantoms found, in total: those that were closed, and those of which the server
+    /// has half now; null where they are not looked for from this side.
+    pub phantoms: Option<u64>,
     /// Dials that failed, in total.
     pub failed: u64,
     /// Connections that the other side ended, in total.

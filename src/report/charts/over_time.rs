@@ -46,7 +46,7 @@ pub(super) fn held(run: Option<&Run>, samples: &[Sample]) -> Chart {
     add("in the accept queue", &|s| s.queued);
     // Where the accept queue is seen, held is what is established and not in it.
     let unheld = match run.map(|run| run.result.level) {
-        Some(Level::Confirmed) => "not confirmed, or phantom",
+        Some(Level::Confirmed) => "not confirmed",
         Some(Level::Served) => "not answered",
         _ => "established, not held",
     };
@@ -54,6 +54,7 @@ pub(super) fn held(run: Option<&Run>, samples: &[Sample]) -> Chart {
     if !seen {
         add(unheld, &|s| Some(s.established.saturating_sub(s.held)));
     }
+    add("phantoms, in total", &|s| s.phantoms);
     add("failed, in total", &|s| Some(s.failed));
     add("ended by the server, in total", &|s| Some(s.closed));
     let description = match (samples.first(), samples.last()) {
@@ -126,10 +127,9 @@ mod tests {
     #[test]
     fn those_that_only_the_client_has_are_a_line_by_what_is_known_of_them() {
         let unseen = samples(|n| Sample { held: 7 * n, ..Sample::default() });
-        for (level, name) in [
-            (Level::Confirmed, "not confirmed, or phantom"),
-            (Level::Served, "not answered"),
-        ] {
+        for (level, name) in
+            [(Level::Confirmed, "not confirmed"), (Level::Served, "not answered")]
+        {
             let drawn = held(Some(&at(level)), &unseen).drawn.unwrap();
             assert!(drawn.contains(name) && !drawn.contains("accept queue"), "{level:?}");
         }
@@ -143,10 +143,15 @@ mod tests {
     fn failures_are_drawn_where_there_are_any() {
         let drawn =
             |failed: fn(u64) -> Sample| held(None, &samples(failed)).drawn.unwrap();
-        let some = drawn(|n| Sample { failed: n, closed: n, ..Sample::default() });
-        assert!(
-            some.contains("failed, in total") && some.contains("ended by the server")
-        );
+        let some = drawn(|n| Sample {
+            failed: n,
+            closed: n,
+            phantoms: Some(n),
+            ..Sample::default()
+        });
+        for name in ["failed, in total", "ended by the server", "phantoms, in total"] {
+            assert!(some.contains(name), "{some}");
+        }
         let none = drawn(|_| Sample::default());
         assert!(!none.contains("failed") && !none.contains("ended by"), "{none}");
     }
