@@ -25,14 +25,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fixtures::relay::{Shape, SlowLink};
 use phantoms::cell::Cell;
-use phantoms::trial::{Outcome, prepare, trial};
+use phantoms::trial::{LATE, Outcome, prepare, trial_on_time};
 
 /// Trials that are described at length, at most.
 const DESCRIBED: usize = 20;
-/// A relay that was later than that was no link of its round trip: the machine was too
-/// busy, and the trial is made again, so often at most.
-const LATE: Duration = Duration::from_millis(100);
-const AGAIN: u32 = 3;
 
 struct Options {
     trials: u32,
@@ -43,7 +39,7 @@ struct Options {
 
 /// None where nothing is to be run: `cargo test --all-targets` starts this too.
 fn options() -> Option<Options> {
-    let mut options = Options { trials: 20, links: 64, to: None, words: Vec::new() };
+    let mut options = Options { trials: 20, links: 128, to: None, words: Vec::new() };
     let mut is_bench = false;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -125,14 +121,8 @@ fn run_all(cells: &[Cell], options: &Options) -> Option<(Vec<Row>, usize)> {
             prepare(&link, cell);
             let row = cells.iter().position(|other| other == cell)?;
             for number in 0..options.trials {
-                let mut outcome = trial(&link, cell, number);
-                for _ in 0..AGAIN {
-                    if outcome.late < LATE {
-                        break;
-                    }
-                    again.fetch_add(1, Relaxed);
-                    outcome = trial(&link, cell, number);
-                }
+                let (outcome, often) = trial_on_time(&link, cell, number);
+                again.fetch_add(often, Relaxed);
                 if !outcome.detail.is_empty() {
                     eprintln!("{cell}, trial {number}: {}", outcome.summary());
                 }

@@ -41,7 +41,7 @@ struct Closing {
     table: Table,
     reset: HashSet<SocketAddr>,
     last: Instant,
-    fins: usize,
+    fins: HashSet<SocketAddr>,
 }
 
 /// Watches one probe of one server over a link.
@@ -71,7 +71,7 @@ impl Watcher {
                 Way::Up if segment.rst() => drop(seen.reset.insert(client)),
                 Way::Up if segment.opens() => return seen.dial(client, bursts),
                 Way::Up if segment.fin() => {
-                    seen.closes(|| read_table(&mut diag, server));
+                    seen.closes(client, || read_table(&mut diag, server));
                     seen.finished.insert(client);
                 }
                 Way::Up => drop(seen.acked.insert(client)),
@@ -98,8 +98,12 @@ impl Watcher {
             counted.iter().all(|c| seen.finished.contains(c) || seen.reset.contains(c))
         });
         let seen = self.seen.lock().unwrap();
-        let last = seen.closings.iter().max_by_key(|closing| closing.fins);
-        last.map(|c| (c.table.clone(), c.reset.clone())).unwrap_or_default()
+        // A busy client closes with pauses: by the second the server has closed some too.
+        let of_counted = |closing: &&Closing| !closing.fins.is_disjoint(counted);
+        let first = seen.closings.iter().find(of_counted);
+        let most = || seen.closings.iter().max_by_key(|closing| closing.fins.len());
+        let closing = first.or_else(most);
+        closing.map(|c| (c.table.clone(), c.reset.clone())).unwrap_or_default()
     }
 
     /// Each segment of one connection, a line each.
@@ -129,17 +133,18 @@ impl Seen {
         Fate::Late(ends.saturating_duration_since(now))
     }
 
-    fn closes(&mut self, read: impl FnOnce() -> Table) {
+    fn closes(&mut self, client: SocketAddr, read: impl FnOnce() -> Table) {
         let now = Instant::now();
         if let Some(closing) = self.closings.last_mut()
             && now < closing.last + CLOSING
         {
             closing.last = now;
-            closing.fins += 1;
+            closing.fins.insert(client);
             return;
         }
         let (table, reset) = (read(), self.reset.clone());
-        self.closings.push(Closing { table, reset, last: Instant::now(), fins: 1 });
+        let (last, fins) = (Instant::now(), HashSet::from([client]));
+        self.closings.push(Closing { table, reset, last, fins });
     }
 }
 

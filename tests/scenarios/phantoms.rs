@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::fixtures::relay::{Shape, SlowLink};
 use crate::phantoms::cell::Cell;
-use crate::phantoms::trial::{Outcome, prepare, trial};
+use crate::phantoms::trial::{Outcome, prepare, trial_on_time};
 
 /// The queue is drained between the repeats of 1 and 3 s: those that the later one admits
 /// are known when the next, of 7 s, stays away.
@@ -16,7 +16,7 @@ fn what_a_repeated_syn_ack_admits_is_waited_for() {
     let run = |number| {
         let link = SlowLink::new(Shape::default())?;
         prepare(&link, &cell);
-        Some(trial(&link, &cell, number))
+        Some(trial_on_time(&link, &cell, number).0)
     };
     let outcomes: Vec<_> = thread::scope(|scope| {
         let trials = [8, 11, 14, 17].map(|number| scope.spawn(move || run(number)));
@@ -33,7 +33,7 @@ fn a_probe_over_a_slow_link_counts_what_the_server_has() {
     let run = |(number, cell): (u32, Cell)| -> Option<(Cell, Outcome)> {
         let link = SlowLink::new(Shape::default())?;
         prepare(&link, &cell);
-        Some((cell, trial(&link, &cell, number * 5)))
+        Some((cell, trial_on_time(&link, &cell, number * 5).0))
     };
     let outcomes: Vec<_> = thread::scope(|scope| {
         let cells = (0..).zip(Cell::dozen());
