@@ -14,13 +14,14 @@ mod repeat;
 mod report;
 mod serve;
 mod served;
+mod shell;
 mod sockets;
 mod summary;
 mod wait;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use output::{Color, Output};
 
@@ -63,6 +64,8 @@ enum Command {
     #[command(hide = true)]
     Watchdog(backlog::freeze::WatchdogArgs),
     Report(Box<report::Args>),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 /// Parses the command line, runs the command, and maps the outcome to an exit code.
@@ -81,5 +84,7 @@ pub fn main() -> ExitCode {
         Command::Limits(args) => limits::run(&args, output),
         Command::Watchdog(args) => backlog::freeze::watch(&args),
         Command::Report(args) => report::run(&args, output),
+        Command::Completions(args) => shell::completions(&args, Cli::command()),
+        Command::Man(args) => shell::man(&args, Cli::command()),
     })
 }

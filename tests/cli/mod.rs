@@ -21,6 +21,7 @@ mod report_page;
 mod run_schema;
 mod serve;
 mod serve_faults;
+mod shell;
 mod sockets;
 mod sockets_kill;
 mod sockets_one;
