@@ -12,6 +12,7 @@ mod progress;
 mod serve;
 mod served;
 mod sockets;
+mod speak;
 mod summary;
 mod wait;
 

@@ -218,6 +218,7 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
         server_after: f.server_after,
         held,
         asks: parts.shared.service.as_ref().map(asks),
+        speaks: parts.shared.service.as_ref().is_some_and(|s| !s.speaks_first()),
         served: f.settled.served,
         unserved: named(&f.unserved),
         forgotten: t.forgotten,
@@ -445,6 +446,10 @@ fn planned(plan: &Plan, tables: u64) -> record::Plan {
         send: plan.service.as_ref().filter(|s| !s.send.is_empty()).map(|s| text(&s.send)),
         expect: plan.service.as_ref().and_then(|s| match &s.expect {
             Expect::Text(expected) => Some(text(expected)),
+            Expect::OneOf(texts) => {
+                let texts: Vec<String> = texts.iter().map(|one| text(one)).collect();
+                Some(texts.join(" or "))
+            }
             Expect::Anything | Expect::Http => None,
         }),
         reply_timeout_s: plan.service.as_ref().map(|s| s.reply_timeout.as_secs_f64()),

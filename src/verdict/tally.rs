@@ -74,6 +74,9 @@ pub struct Tally {
     pub server_after: Option<ServerCounts>,
     /// What each connection was asked, in words; None where nothing was.
     pub asks: Option<String>,
+    /// Whether bytes are sent before any come: what the server closes without having read
+    /// them ends by a RST.
+    pub speaks: bool,
     /// Of those open when the ramp ended, how many were answered.
     pub served: u64,
     /// Of those, how many were not, by why.

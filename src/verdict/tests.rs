@@ -27,6 +27,7 @@ pub(super) fn tally(stop: Stop) -> Tally {
         phantoms: 0,
         deferred: 0,
         asks: None,
+        speaks: false,
         served: 0,
         unserved: [].into(),
         forgotten: 0,
