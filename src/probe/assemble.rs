@@ -9,6 +9,8 @@ use super::levels::{self, Confirmed};
 use super::plan::{Close, EvidenceMode, Plan};
 use super::run::Findings;
 use super::server_view::{ServerEnd, ServerView};
+use rustix::thread::CapabilitySet;
+
 use super::service::{Expect, Service, Unserved};
 use super::shared::Shared;
 use super::sources::Tier;
@@ -253,6 +255,7 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
         growth_per_s: f.growth_per_s,
         client: Client {
             program: program(),
+            may_raise: may_raise_limits(),
             fds_open: f.client_fds,
             fds_spare: f.spare_fds,
             lacks_threads: f.lacks_threads,
@@ -292,6 +295,12 @@ fn program() -> String {
 fn named(by_why: &BTreeMap<Unserved, u64>) -> BTreeMap<String, u64> {
     let some = by_why.iter().filter(|(_, n)| **n > 0);
     some.map(|(why, n)| (why.name(), *n)).collect()
+}
+
+/// Whether this process has CAP_SYS_RESOURCE (capabilities(7)).
+fn may_raise_limits() -> bool {
+    let sets = rustix::thread::capabilities(None);
+    sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
 }
 
 /// What is asked, in words.

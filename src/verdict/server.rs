@@ -148,8 +148,9 @@ pub(super) fn fd_limit(t: &Tally, e: &Evidence) -> Option<Draft> {
             format!("/proc/{pid}/fd, /proc/{pid}/limits"),
         )
         .queue_facts(t, e);
-    let by =
-        if process.nofile_hard.is_some_and(|hard| hard >= raised) { "" } else { "sudo " };
+    let may = process.nofile_hard.is_some_and(|hard| hard >= raised)
+        || t.client.may_raise && e.remote.is_none();
+    let by = if may { "" } else { "sudo " };
     // The full tables are those that it accepts into; the remedy raises one process's.
     let tables = e.owners.iter().filter_map(|o| Some((o.process.pid, full(&o.process)?)));
     let (open_in_all, room) =
@@ -374,7 +375,7 @@ pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
             Code::ServerRejects,
             "speaks and closes",
             t.closed_after_words,
-            "bytes, then FIN",
+            "words, then the end",
         )
     } else if closes && unread {
         let source = "FIN before any byte, RST where it had not read what was sent";

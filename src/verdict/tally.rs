@@ -104,11 +104,11 @@ pub struct Tally {
     pub lost_in_hold: u64,
     /// Ended by the server's FIN before it sent a byte.
     pub closed_silent: u64,
-    /// Ended by the server's FIN after it had sent something.
+    /// Ended by the server, by FIN or RST, after it had said what is no answer.
     pub closed_after_words: u64,
     /// Ended by the server's FIN after it had answered.
     pub closed_answered: u64,
-    /// Ended by a RST.
+    /// Ended by a RST with no such words before.
     pub closed_reset: u64,
     /// Of those ended, how many had been open for a second or longer.
     pub closed_old: u64,
@@ -148,6 +148,8 @@ pub struct Client {
     /// The command that ran, as root may type it: a path, where its name alone is not
     /// found.
     pub program: String,
+    /// Whether it may raise hard limits (CAP_SYS_RESOURCE), and so needs no sudo for it.
+    pub may_raise: bool,
     /// Descriptors open in the fd tables that hold connections.
     pub fds_open: u64,
     /// Whether a thread for a further table could not be started.

@@ -43,6 +43,9 @@ pub(crate) struct Scenario {
     http: bool,
     /// More arguments for the probe, `--max` among them.
     probe: &'static [&'static str],
+    /// Whether it is probed from the other namespace on its host, too: where its own is
+    /// the limit.
+    neighbour: bool,
     /// What is found on its host.
     here: Expected,
     /// What is found as a client in another namespace, which sees packets alone.
@@ -83,6 +86,8 @@ enum Remedy {
     Setting { to: &'static str, told: &'static str },
     /// The first command that was printed, pasted while it runs.
     Printed,
+    /// The printed command that has this in it, pasted in its namespace while it runs.
+    Pasted(&'static str),
     /// This is done in its namespace while it runs; the text as above.
     Done { by: fn(&Scene), told: &'static str },
 }
@@ -90,6 +95,8 @@ enum Remedy {
 const fn set(to: &'static str, told: &'static str) -> Remedy {
     Remedy::Setting { to, told }
 }
+
+const FAR: &[&str] = &["--authorized", "--evidence", "none"];
 
 /// What most scenarios have; a constant each, with what differs.
 const PLAIN: Scenario = Scenario {
@@ -101,6 +108,7 @@ const PLAIN: Scenario = Scenario {
     arrange: |_| (),
     limit: "",
     http: false,
+    neighbour: false,
     probe: &["--max", "300"],
     here: expect("", "", 0..=0),
     outside: expect("", "", 0..=0),
@@ -171,6 +179,11 @@ impl Scenario {
                 return Some(self.probe(&raised, false));
             }
             Remedy::Printed => paste(remedies[0]),
+            Remedy::Pasted(part) => {
+                is_told(part);
+                let told = remedies.iter().find(|remedy| remedy.contains(part));
+                scene.server.run("sh", &["-c", told.unwrap()]);
+            }
             Remedy::Done { by, told } => {
                 is_told(told);
                 by(scene);
@@ -181,16 +194,21 @@ impl Scenario {
     }
 
     fn probe(&self, scene: &Scene, outside: bool) -> Outcome {
-        let (netns, address) = match outside {
+        let (netns, address) = match outside || self.neighbour {
             true => (&scene.client, "192.0.2.2:2000"),
             false => (&scene.server, "127.0.0.1:2000"),
         };
+        let near = ["--target-netns", &scene.server.name];
         let target = match self.http {
             true => format!("http://{address}/"),
             false => address.to_owned(),
         };
-        let far = ["--authorized", "--evidence", "none", "--rate", "1000"];
-        let far: &[&str] = if outside { &far } else { &[] };
+        let far: &[&str] = match outside {
+            true if self.probe.contains(&"--rate") => FAR,
+            true => &[FAR, &["--rate", "1000"]].concat(),
+            false if self.neighbour => &near,
+            false => &[],
+        };
         Probe::of(&target)
             .inside(netns)
             .with(&["--hold", "500ms", "--patience", "1s"])
@@ -247,4 +265,8 @@ scenarios! {
     openssh_drops_at_random: other::SSHD,
     python_with_threads_runs_out_of_descriptors: other::PYTHON_THREADS,
     python_without_takes_one: other::PYTHON_ONE,
+    a_rule_counts: kernel::COUNTING,
+    the_nearer_of_two_causes_is_named: kernel::TWO_CAUSES,
+    a_proxy_takes_what_the_server_does_not: kernel::BEHIND_A_PROXY,
+    heavy_the_servers_table_of_tracked_connections_is_full: kernel::TRACKED,
 }

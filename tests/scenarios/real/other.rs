@@ -49,7 +49,7 @@ Server(('0.0.0.0', 2000), http.server.SimpleHTTPRequestHandler).serve_forever()
 pub(super) const PYTHON_THREADS: Scenario = Scenario {
     name: "Python http.server, threads, RLIMIT_NOFILE",
     files: PYTHON,
-    command: &["prlimit", "--nofile=64:64", "python3", "{dir}/server.py"],
+    command: &["prlimit", "--nofile=64:400", "python3", "{dir}/server.py"],
     limit: "ThreadingHTTPServer",
     probe: &["--max", "150", "--rate", "200"],
     here: expect("server.fd_limit", "certain", 50..=63),

@@ -1,6 +1,6 @@
 //! Web servers and a proxy.
 
-use super::{PLAIN, Remedy, Scenario, expect, set};
+use super::{PLAIN, Scenario, expect, set};
 
 pub(super) const ALL: &[&Scenario] = &[
     &NGINX,
@@ -48,12 +48,11 @@ pub(super) const NGINX_HTTP: Scenario =
 /// More connections than descriptors.
 pub(super) const NGINX_FDS: Scenario = Scenario {
     name: "nginx, worker_rlimit_nofile",
-    files: &[
-        ("main.conf", "worker_rlimit_nofile {limit}; include {dir}/nginx.conf;"),
-        (
-            "nginx.conf",
-            r#"
+    files: &[(
+        "nginx.conf",
+        r#"
 daemon off; worker_processes 1; pid {dir}/pid; error_log {dir}/log;
+worker_rlimit_nofile {limit};
 events { worker_connections 1000; }
 http {
     access_log off;
@@ -63,14 +62,13 @@ http {
     server { listen 2000 backlog=64; location / { return 200 "yes"; } }
 }
 "#,
-        ),
-    ],
-    command: &["nginx", "-p", "{dir}", "-c", "{dir}/main.conf"],
+    )],
+    command: NGINX_COMMAND,
     limit: "100",
     here: expect("server.fd_limit", "certain", 80..=99),
     // What is queued is confirmed.
     outside: expect("server.accept_queue", "possible", 145..=170),
-    remedy: Remedy::Printed,
+    remedy: set("400", "prlimit --pid "),
     after: 300..=300,
     ..PLAIN
 };
