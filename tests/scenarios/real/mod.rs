@@ -116,12 +116,20 @@ const PLAIN: Scenario = Scenario {
     after: 0..=0,
 };
 
-/// What was found, in the words of results/scenarios.md.
+/// What was found, as a row of results/scenarios.md.
 pub(crate) struct Row {
-    pub(crate) expected: String,
-    pub(crate) here: String,
-    pub(crate) outside: String,
-    pub(crate) after: String,
+    name: &'static str,
+    expected: String,
+    here: String,
+    outside: String,
+    after: String,
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, expected, here, outside, after } = self;
+        write!(f, "| {name} | {expected} | {here} | {outside} | {after} |")
+    }
 }
 
 fn found(outcome: &Outcome) -> String {
@@ -144,6 +152,7 @@ impl Scenario {
         let held = after.held();
         assert!(self.after.contains(&held), "{}: after: {after}", self.name);
         Some(Row {
+            name: self.name,
             expected: format!("`{}`, {:?}", self.here.code, self.here.held),
             here: found(&here),
             outside: found(&outside),
@@ -234,7 +243,9 @@ macro_rules! scenarios {
     ($($test:ident: $scenario:expr,)*) => {
         $(#[test]
         fn $test() {
-            $scenario.play();
+            if let Some(row) = $scenario.play() {
+                println!("{row}");
+            }
         })*
 
         #[test]
