@@ -5,6 +5,8 @@ use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally};
 use crate::host::process::ProcessView;
 use crate::render::{count, escaped, plural, seconds};
 
+/// What OpenSSH says to those that it drops at random (sshd_config(5)).
+const MAX_STARTUPS: &str = "MaxStartups";
 /// The fewest ends from which a habit is read.
 const HABIT: u64 = 10;
 
@@ -208,15 +210,25 @@ pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
     let between = c.held_after * t.held as f64;
     // Where dialers and server wait for a processor, a few are out of order.
     let interleaved = c.held_after > 0.25 && between >= 5.0 && c.ended_after > 0.3;
-    if young < HABIT || young * 100 < t.established || !interleaved || full {
+    // Beyond its upper bound it drops every one; what it says then tells all the same.
+    let said = t.words.iter().find(|words| words.contains(MAX_STARTUPS));
+    if young < HABIT || young * 100 < t.established || full {
         return None;
     }
-    let summary = format!(
-        "The server closes new connections, but not every one: it holds {}, and {} of them \
-         came after the first that it closed.",
-        plural(t.held, "connection"),
-        share(c.held_after)
-    );
+    let held = plural(t.held, "connection");
+    let summary = match said {
+        _ if interleaved => format!(
+            "The server closes new connections, but not every one: it holds {held}, and {} \
+             of them came after the first that it closed.",
+            share(c.held_after)
+        ),
+        Some(_) => format!(
+            "The server closes new connections, the more the more there are, as OpenSSH \
+             does: it holds {held}."
+        ),
+        None => return None,
+    };
+    let quoted = said.map(|words| format!("\"{}\"", words.trim_end()));
     Some(
         Draft::likely(Code::ServerRandomDrop, summary)
             .fact("new connections ended", count(young), "FIN or RST from the server")
@@ -225,6 +237,7 @@ pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
                 share(c.held_after),
                 "this probe",
             )
+            .fact_if("it said", quoted.as_deref(), "the connection")
             .queue_facts(t, e)
             .or(
                 Code::ServerClosesNew,
@@ -305,6 +318,9 @@ mod tests {
         };
         is(&closing(1.0, 0.0), &idle(), Code::ServerEvicts, Likely);
         is(&closing(0.6, 0.8), &idle(), Code::ServerRandomDrop, Likely);
+        let words = vec!["Exceeded MaxStartups\\r\\n".to_owned()];
+        let openssh = Tally { words, ..closing(0.12, 1.0) };
+        is(&openssh, &idle(), Code::ServerRandomDrop, Likely);
         let t = closing(0.12, 1.0);
         is(&t, &idle(), Code::ServerClosesNew, crate::record::Confidence::Certain);
     }

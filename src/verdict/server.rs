@@ -399,6 +399,9 @@ pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
     if !accepted {
         let decides = "a proxy or balancer between that does it: its log";
         draft = draft.or(Code::PathLimitsNew, decides);
+        if matches!(code, Code::ServerClosesNew | Code::ServerResetsNew) && !answered {
+            draft = draft.or(Code::ServerTasks, decide::tasks(t));
+        }
     }
     let ended = match t.closings.young_p50_us {
         0 => count(n),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::host::ceilings::Ceiling;
+use crate::host::cgroup_limits::CgroupLimit;
 use crate::host::counters::TcpExt;
 use crate::host::process::ProcessView;
 use crate::record::Level;
@@ -296,6 +297,8 @@ pub struct Evidence {
     pub conntrack: Option<(u64, u64)>,
     /// The same of the client's namespace.
     pub client_conntrack: Option<(u64, u64)>,
+    /// pids.max of the server's cgroup, or of one above it, and what is taken of it.
+    pub tasks: Option<CgroupLimit>,
     /// Open files of this host and fs.file-max when the ramp ended.
     pub file_nr: Option<(u64, u64)>,
     /// MemAvailable when the ramp ended, in bytes.

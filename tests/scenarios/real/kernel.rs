@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::{PLAIN, Remedy, Scenario, Scene, expect, set};
 
-pub(super) const ALL: &[&Scenario] = &[&COUNTING, &TRACKED, &TWO_CAUSES, &BEHIND_A_PROXY];
+pub(super) const ALL: &[&Scenario] =
+    &[&COUNTING, &TRACKED, &TWO_CAUSES, &BEHIND_A_PROXY, &THREADS, &PROCESSES];
 
 const SERVE: &[&str] =
     &["{sockscope}", "serve", "--listen", "0.0.0.0:2000", "--backlog", "1024"];
@@ -121,4 +122,41 @@ backend one
     remedy: set("300", "its workers"),
     after: 200..=200,
     ..PLAIN
+};
+
+/// A thread each: two more are its own.
+pub(super) const THREADS: Scenario = Scenario {
+    name: "pids.max of the cgroup, a thread for each connection",
+    command: &[
+        "{sockscope}",
+        "serve",
+        "--listen",
+        "0.0.0.0:2000",
+        "--model",
+        "thread",
+        "--backlog",
+        "1024",
+    ],
+    arrange: |scene| scene.bound_tasks(40),
+    cgroup: true,
+    here: expect("server.tasks", "likely", 30..=40),
+    outside: expect("server.closes_new", "likely", 30..=40),
+    remedy: Remedy::Printed,
+    after: 150..=160,
+    ..PLAIN
+};
+
+pub(super) const PROCESSES: Scenario = Scenario {
+    name: "pids.max of the cgroup, a process for each connection",
+    command: &[
+        "{sockscope}",
+        "serve",
+        "--listen",
+        "0.0.0.0:2000",
+        "--model",
+        "fork",
+        "--backlog",
+        "1024",
+    ],
+    ..THREADS
 };

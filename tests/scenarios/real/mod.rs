@@ -5,6 +5,7 @@
 //! A scenario is data; `cargo bench --bench scenarios` plays all of them and writes
 //! results/scenarios.md.
 
+mod cgroup;
 mod kernel;
 mod other;
 mod scene;
@@ -37,6 +38,8 @@ pub(crate) struct Scenario {
     user: User,
     /// Done in its network namespace before it starts.
     arrange: fn(&Scene),
+    /// Whether that needs a cgroup of its own, which not every host lets root make.
+    cgroup: bool,
     /// Its limit.
     limit: &'static str,
     /// Whether it is asked by HTTP.
@@ -106,6 +109,7 @@ const PLAIN: Scenario = Scenario {
     command: &[],
     user: User::Root,
     arrange: |_| (),
+    cgroup: false,
     limit: "",
     http: false,
     neighbour: false,
@@ -218,8 +222,10 @@ impl Scenario {
             false if self.neighbour => &near,
             false => &[],
         };
+        // ip(8) would hide the cgroups: it mounts /sys anew.
+        let enter = format!("--net=/run/netns/{}", netns.name);
         Probe::of(&target)
-            .inside(netns)
+            .by(&["nsenter", &enter])
             .with(&["--hold", "500ms", "--patience", "1s"])
             .with(far)
             .with(self.probe)
@@ -279,5 +285,7 @@ scenarios! {
     a_rule_counts: kernel::COUNTING,
     the_nearer_of_two_causes_is_named: kernel::TWO_CAUSES,
     a_proxy_takes_what_the_server_does_not: kernel::BEHIND_A_PROXY,
+    a_cgroup_has_no_more_threads: kernel::THREADS,
+    a_cgroup_has_no_more_processes: kernel::PROCESSES,
     heavy_the_servers_table_of_tracked_connections_is_full: kernel::TRACKED,
 }

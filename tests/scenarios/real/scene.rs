@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 
 use tempfile::TempDir;
 
+use super::cgroup::Cgroup;
 use super::{Scenario, User};
 use crate::fixtures::netns::Netns;
 use crate::fixtures::rights::{NOBODY, lacking};
@@ -24,6 +25,7 @@ pub(crate) struct Scene {
     pub(crate) client: Netns,
     pub(crate) server: Netns,
     _folder: TempDir,
+    cgroup: Option<Cgroup>,
 }
 
 impl Scene {
@@ -31,6 +33,10 @@ impl Scene {
     /// line where that cannot be.
     pub(super) fn of(scenario: &Scenario, limit: &str) -> Option<Self> {
         let (client, server) = Netns::linked()?;
+        let cgroup = match scenario.cgroup {
+            true => Some(Cgroup::make()?),
+            false => None,
+        };
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().to_str().unwrap();
         let filled = |text: &str| {
@@ -54,7 +60,7 @@ impl Scene {
             return None;
         }
         let child = start(scenario.user, &server, &command, &log);
-        let mut scene = Self { child, client, server, _folder: folder };
+        let mut scene = Self { child, client, server, _folder: folder, cgroup };
         (scenario.arrange)(&scene);
         until(&format!("{scenario} listens"), || {
             let ended = scene.child.try_wait().unwrap();
@@ -63,6 +69,18 @@ impl Scene {
             scene.count(LISTEN) > 0
         });
         Some(scene)
+    }
+
+    /// Lets the server have so many threads and processes.
+    pub(super) fn bound_tasks(&self, max: u32) {
+        let pid = self.child.id();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let mut server = String::new();
+        until("it has started", || {
+            server = fs::read_to_string(&children).unwrap_or_default();
+            !server.is_empty()
+        });
+        self.cgroup.as_ref().unwrap().take(server.trim(), max);
     }
 
     /// Waits until the server has closed what the last probe held.
