@@ -210,43 +210,48 @@ pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
     let between = c.held_after * t.held as f64;
     // Where dialers and server wait for a processor, a few are out of order.
     let interleaved = c.held_after > 0.25 && between >= 5.0 && c.ended_after > 0.3;
-    // Beyond its upper bound it drops every one; what it says then tells all the same.
-    let said = t.words.iter().find(|words| words.contains(MAX_STARTUPS));
-    if young < HABIT || young * 100 < t.established || full {
+    if young < HABIT || young * 100 < t.established || !interleaved || full {
+        return None;
+    }
+    let summary = format!(
+        "The server closes new connections, but not every one: it holds {}, and {} of them \
+         came after the first that it closed.",
+        plural(t.held, "connection"),
+        share(c.held_after)
+    );
+    Some(at_random(t, e, summary, young))
+}
+
+/// The same by its words: beyond its upper bound OpenSSH drops every one, and where it is
+/// slow it drops what seemed to be held.
+pub(super) fn max_startups(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let words = t.words.iter().find(|words| words.contains(MAX_STARTUPS))?;
+    if ended(t) < HABIT {
         return None;
     }
     let held = plural(t.held, "connection");
-    let summary = match said {
-        _ if interleaved => format!(
-            "The server closes new connections, but not every one: it holds {held}, and {} \
-             of them came after the first that it closed.",
-            share(c.held_after)
-        ),
-        Some(_) => format!(
-            "The server closes new connections, the more the more there are, as OpenSSH \
-             does: it holds {held}."
-        ),
-        None => return None,
-    };
-    let quoted = said.map(|words| format!("\"{}\"", words.trim_end()));
-    Some(
-        Draft::likely(Code::ServerRandomDrop, summary)
-            .fact("new connections ended", count(young), "FIN or RST from the server")
-            .fact(
-                "held that came after the first of these",
-                share(c.held_after),
-                "this probe",
-            )
-            .fact_if("it said", quoted.as_deref(), "the connection")
-            .queue_facts(t, e)
-            .or(
-                Code::ServerClosesNew,
-                "several workers, each with a limit of its own: the server's settings",
-            )
-            .remedy(
-                "the server's limit on new connections (MaxStartups of OpenSSH)".into(),
-            ),
-    )
+    let summary = format!(
+        "The server drops new connections, the more the more have not logged in: it holds \
+         {held}."
+    );
+    let quoted = format!("\"{}\"", words.trim_end());
+    Some(at_random(t, e, summary, ended(t)).fact("it said", quoted, "the connection"))
+}
+
+fn at_random(t: &Tally, e: &Evidence, summary: String, ended: u64) -> Draft {
+    Draft::likely(Code::ServerRandomDrop, summary)
+        .fact("new connections ended", count(ended), "FIN or RST from the server")
+        .fact(
+            "held that came after the first of these",
+            share(t.closings.held_after),
+            "this probe",
+        )
+        .queue_facts(t, e)
+        .or(
+            Code::ServerClosesNew,
+            "several workers, each with a limit of its own: the server's settings",
+        )
+        .remedy("the server's limit on new connections (MaxStartups of OpenSSH)".into())
 }
 
 #[cfg(test)]
@@ -321,6 +326,11 @@ mod tests {
         let words = vec!["Exceeded MaxStartups\\r\\n".to_owned()];
         let openssh = Tally { words, ..closing(0.12, 1.0) };
         is(&openssh, &idle(), Code::ServerRandomDrop, Likely);
+        // Starved of the processor it takes a second to drop one.
+        let slow = Closings { older_stay: 0.3, ..aged(543, 1_223, 1_303) };
+        let slow =
+            Tally { closings: slow, stop: Stop::Losing, closed_old: 60, ..openssh };
+        is(&slow, &idle(), Code::ServerRandomDrop, Likely);
         let t = closing(0.12, 1.0);
         is(&t, &idle(), Code::ServerClosesNew, crate::record::Confidence::Certain);
     }

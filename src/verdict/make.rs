@@ -57,14 +57,6 @@ impl Draft {
         self
     }
 
-    /// A fact, where it is known.
-    pub(super) fn fact_if(self, fact: &str, value: Option<&str>, source: &str) -> Self {
-        match value {
-            Some(value) => self.fact(fact, value, source),
-            None => self,
-        }
-    }
-
     /// A fact that was read on the server's host.
     pub(super) fn seen(
         self,

@@ -48,6 +48,7 @@ const RULES: &[Rule] = &[
     server::deferred,
     served::latency,
     served::forgotten,
+    drops::max_startups,
     drops::ended_while_held,
     server::resets_by_overflow,
     drops::evicts,

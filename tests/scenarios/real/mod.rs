@@ -216,8 +216,9 @@ impl Scenario {
             true => format!("http://{address}/"),
             false => address.to_owned(),
         };
+        let has = |option: &str| self.probe.contains(&option);
         let far: &[&str] = match outside {
-            true if self.probe.contains(&"--rate") => FAR,
+            true if has("--rate") => FAR,
             true => &[FAR, &["--rate", "1000"]].concat(),
             false if self.neighbour => &near,
             false => &[],
@@ -226,7 +227,7 @@ impl Scenario {
         let enter = format!("--net=/run/netns/{}", netns.name);
         Probe::of(&target)
             .by(&["nsenter", &enter])
-            .with(&["--hold", "500ms", "--patience", "1s"])
+            .with(if has("--hold") { &[] } else { &["--hold", "500ms"] })
             .with(far)
             .with(self.probe)
             .run()
@@ -275,6 +276,8 @@ scenarios! {
     node_closes_what_is_beyond: web::NODE,
     node_closes_what_was_sent_unread: web::NODE_HTTP,
     redis_says_that_it_is_full: stores::REDIS,
+    redis_ends_what_is_silent: stores::REDIS_TIMEOUT,
+    nginx_ends_what_is_kept_alive: web::NGINX_KEEPALIVE,
     redis_asked_says_that_it_is_full: stores::REDIS_ASKED,
     memcached_says_that_it_is_full: stores::MEMCACHED,
     postgresql_tells_its_limit_at_login: stores::POSTGRES,

@@ -39,7 +39,7 @@ const PYTHON: &[(&str, &str)] = &[(
     "
 import http.server
 class Server(http.server.{limit}):
-    request_queue_size = 20
+    request_queue_size = 128
     def handle_error(self, request, client): pass  # a reset is none
 Server(('0.0.0.0', 2000), http.server.SimpleHTTPRequestHandler).serve_forever()
 ",
@@ -51,11 +51,11 @@ pub(super) const PYTHON_THREADS: Scenario = Scenario {
     files: PYTHON,
     command: &["prlimit", "--nofile=64:400", "python3", "{dir}/server.py"],
     limit: "ThreadingHTTPServer",
-    probe: &["--max", "150", "--rate", "200"],
+    probe: &["--max", "300", "--rate", "200"],
     here: expect("server.fd_limit", "certain", 50..=63),
-    outside: expect("server.accept_queue", "possible", 70..=90),
+    outside: expect("server.accept_queue", "possible", 175..=195),
     remedy: Remedy::Printed,
-    after: 150..=150,
+    after: 300..=300,
     ..PLAIN
 };
 
@@ -65,10 +65,10 @@ pub(super) const PYTHON_ONE: Scenario = Scenario {
     files: PYTHON,
     command: &["python3", "{dir}/server.py"],
     limit: "HTTPServer",
-    probe: &["--max", "60", "--rate", "200"],
+    probe: &["--max", "200", "--rate", "200"],
     here: expect("server.accept_queue", "certain", 1..=1),
-    outside: expect("server.accept_queue", "possible", 21..=23),
+    outside: expect("server.accept_queue", "possible", 129..=131),
     remedy: set("ThreadingHTTPServer", "instead of accept()"),
-    after: 60..=60,
+    after: 200..=200,
     ..PLAIN
 };

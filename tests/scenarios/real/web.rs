@@ -6,6 +6,7 @@ pub(super) const ALL: &[&Scenario] = &[
     &NGINX,
     &NGINX_HTTP,
     &NGINX_FDS,
+    &NGINX_KEEPALIVE,
     &HAPROXY,
     &HAPROXY_HTTP,
     &LIGHTTPD,
@@ -70,6 +71,34 @@ http {
     outside: expect("server.accept_queue", "possible", 145..=170),
     remedy: set("400", "prlimit --pid "),
     after: 300..=300,
+    ..PLAIN
+};
+
+/// Answered once, and kept for so long.
+pub(super) const NGINX_KEEPALIVE: Scenario = Scenario {
+    name: "nginx, keepalive_timeout",
+    files: &[(
+        "nginx.conf",
+        r#"
+daemon off; worker_processes 1; pid {dir}/pid; error_log {dir}/log;
+events { worker_connections 1000; }
+http {
+    access_log off; keepalive_timeout {limit};
+    client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
+    fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi;
+    scgi_temp_path {dir}/scgi;
+    server { listen 2000; location / { return 200 "yes"; } }
+}
+"#,
+    )],
+    command: NGINX_COMMAND,
+    limit: "2s",
+    http: true,
+    probe: &["--max", "50", "--hold", "4s"],
+    here: expect("server.idle_timeout", "likely", 0..=0),
+    outside: expect("server.idle_timeout", "likely", 0..=0),
+    remedy: set("60s", "idle timeout"),
+    after: 50..=50,
     ..PLAIN
 };
 
@@ -175,6 +204,7 @@ pub(super) const NODE: Scenario = Scenario {
         "
 const server = require('http').createServer((_, reply) => reply.end('yes'));
 server.maxConnections = {limit};
+server.keepAliveTimeout = 60000;
 server.listen(2000, '0.0.0.0');
 ",
     )],
