@@ -151,7 +151,7 @@ impl Scenario {
         let here = self.probe(&scene, false);
         self.is(&here, &self.here);
         assert_eq!(here.code(), self.here.code);
-        let outside = self.from_outside()?;
+        let outside = self.seen_from_outside()?;
         let after = self.remedied(&scene, &here)?;
         let held = after.held();
         assert!(self.after.contains(&held), "{}: after: {after}", self.name);
@@ -165,7 +165,7 @@ impl Scenario {
     }
 
     /// As a client that sees packets alone: it may know less, and then says so.
-    fn from_outside(&self) -> Option<Outcome> {
+    fn seen_from_outside(&self) -> Option<Outcome> {
         let scene = Scene::of(self, self.limit)?;
         let outcome = self.probe(&scene, true);
         self.is(&outcome, &self.outside);

@@ -45,8 +45,8 @@ timeout {limit}
 dir {dir}
 ",
     )],
-    limit: "1",
-    probe: &["--max", "50", "--hold", "4s"],
+    limit: "4",
+    probe: &["--max", "50", "--hold", "8s"],
     here: expect("server.idle_timeout", "likely", 0..=0),
     outside: expect("server.idle_timeout", "likely", 0..=0),
     remedy: set("60", "idle timeout"),
