@@ -5,8 +5,6 @@ use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally};
 use crate::host::process::ProcessView;
 use crate::render::{count, escaped, plural, seconds};
 
-/// What lived so long had been held, however unequal the times are.
-const LONG_MS: u64 = 1_000;
 /// What OpenSSH says to those that it drops at random (sshd_config(5)).
 const MAX_STARTUPS: &str = "MaxStartups";
 /// The fewest ends from which a habit is read.
@@ -64,7 +62,7 @@ pub(super) fn ended_while_held(t: &Tally, e: &Evidence) -> Option<Draft> {
     // They live for less time than it takes to prove that they do.
     let none_stays = t.open == 0
         && c.aged >= HABIT
-        && (c.same_age() || c.p10_ms >= LONG_MS)
+        && c.same_age()
         && c.aged.saturating_mul(10) >= ended(t).saturating_mul(9);
     // A server that is slow to turn new ones away ends what seemed to be held.
     let taken_back = t.stop == Stop::Losing && !c.spares_the_first();
@@ -298,22 +296,6 @@ mod tests {
         assert!(verdict.summary.contains("silent for 2.0 s"), "{}", verdict.summary);
         let spread = Tally { closings: aged(200, 2_000, 4_000), ..t };
         is(&spread, &idle(), Code::ServerIdleTimeout, Possible);
-    }
-
-    /// Redis looks once a second; on a busy machine less often.
-    #[test]
-    fn where_none_stays_unequal_times_may_be_an_idle_timeout_all_the_same() {
-        let t = Tally {
-            open: 0,
-            held: 0,
-            closed_silent: 150,
-            closed_old: 150,
-            closings: aged(1_815, 2_383, 3_199),
-            established: 150,
-            ..tally(Stop::Plateau)
-        };
-        let verdict = is(&t, &idle(), Code::ServerIdleTimeout, Possible);
-        assert_eq!(verdict.alternatives[0].code, "server.evicts");
     }
 
     #[test]
