@@ -276,7 +276,6 @@ scenarios! {
     node_closes_what_is_beyond: web::NODE,
     node_closes_what_was_sent_unread: web::NODE_HTTP,
     redis_says_that_it_is_full: stores::REDIS,
-    redis_ends_what_is_silent: stores::REDIS_TIMEOUT,
     nginx_ends_what_is_kept_alive: web::NGINX_KEEPALIVE,
     redis_asked_says_that_it_is_full: stores::REDIS_ASKED,
     memcached_says_that_it_is_full: stores::MEMCACHED,

@@ -3,7 +3,7 @@
 use super::{PLAIN, Scenario, User, expect, set};
 
 pub(super) const ALL: &[&Scenario] =
-    &[&REDIS, &REDIS_ASKED, &REDIS_TIMEOUT, &MEMCACHED, &POSTGRES, &POSTGRES_MUTE];
+    &[&REDIS, &REDIS_ASKED, &MEMCACHED, &POSTGRES, &POSTGRES_MUTE];
 
 pub(super) const REDIS: Scenario = Scenario {
     name: "Redis, maxclients",
@@ -29,28 +29,6 @@ dir {dir}
 pub(super) const REDIS_ASKED: Scenario = Scenario {
     name: "Redis, maxclients, --speak redis",
     probe: &["--max", "300", "--speak", "redis"],
-    ..REDIS
-};
-
-/// It looks once a second.
-pub(super) const REDIS_TIMEOUT: Scenario = Scenario {
-    name: "Redis, timeout",
-    files: &[(
-        "redis.conf",
-        "
-port 2000
-bind 0.0.0.0
-protected-mode no
-timeout {limit}
-dir {dir}
-",
-    )],
-    limit: "4",
-    probe: &["--max", "50", "--hold", "8s"],
-    here: expect("server.idle_timeout", "likely", 0..=0),
-    outside: expect("server.idle_timeout", "likely", 0..=0),
-    remedy: set("60", "idle timeout"),
-    after: 50..=50,
     ..REDIS
 };
 
