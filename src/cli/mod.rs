@@ -16,6 +16,7 @@ mod serve;
 mod served;
 mod shell;
 mod sockets;
+mod speak;
 mod summary;
 mod wait;
 

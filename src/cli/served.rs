@@ -4,12 +4,16 @@
 use std::time::Duration;
 
 use super::parse;
+use super::speak::Speak;
 use crate::probe::latency::LatencyLimit;
 use crate::probe::service::{Expect, Service};
 use crate::probe::target::Target;
 
 /// How long a reply may take, unless it is said.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+const SPEAKS_FIRST: &str = "--ping asks again what --send says: a server that speaks \
+                            first is asked nothing";
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Answers")]
@@ -23,6 +27,10 @@ pub(super) struct ServedArgs {
     /// first
     #[arg(long, value_name = "TEXT", value_parser = text)]
     expect: Option<Text>,
+
+    /// Speak this protocol, as far as it takes to see whether the server takes a client
+    #[arg(long, value_name = "PROTOCOL", value_enum, conflicts_with_all = ["send", "expect"])]
+    speak: Option<Speak>,
 
     /// How long an answer may take; a connection without one is not served [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = parse::duration_above_0)]
@@ -56,6 +64,7 @@ impl ServedArgs {
         target: Option<&Target>,
     ) -> Result<Option<Service>, &'static str> {
         let (send, expect) = match (target, &self.send, &self.expect) {
+            _ if self.speak.is_some() => return self.spoken(target),
             (Some(Target::Http { .. }), None, None) => (Vec::new(), Expect::Http),
             (Some(Target::Http { .. }), ..) => {
                 return Err(
@@ -65,8 +74,7 @@ impl ServedArgs {
             }
             (_, None, None) => return self.nothing_asked(),
             (_, None, Some(_)) if self.ping.is_some() => {
-                return Err("--ping asks again what --send says: a server that speaks \
-                            first is asked nothing");
+                return Err(SPEAKS_FIRST);
             }
             (_, send, expect) => {
                 let send = send.as_ref().map_or_else(Vec::new, |text| text.0.clone());
@@ -78,18 +86,36 @@ impl ServedArgs {
             Some(Target::Http { host, port, path }) => Service::http(host, *port, path),
             _ => send,
         };
+        Ok(Some(self.asking(send, expect)))
+    }
+
+    fn asking(&self, send: Vec<u8>, expect: Expect) -> Service {
         let reply_timeout = self.reply_timeout.unwrap_or(REPLY_TIMEOUT);
-        Ok(Some(Service { send, expect, reply_timeout, ping: self.ping }))
+        Service { send, expect, reply_timeout, ping: self.ping }
+    }
+
+    /// What `--speak` asks of this target.
+    fn spoken(&self, target: Option<&Target>) -> Result<Option<Service>, &'static str> {
+        if matches!(target, Some(Target::Http { .. })) {
+            return Err("an http:// target is asked by GET; --speak is for tcp://");
+        }
+        if self.ping.is_some() && self.speak.is_some_and(Speak::only_listens) {
+            return Err(SPEAKS_FIRST);
+        }
+        let spoken = self.speak.map(|speak| speak.to(target));
+        Ok(spoken.map(|(send, expect)| self.asking(send, expect)))
     }
 
     fn nothing_asked(&self) -> Result<Option<Service>, &'static str> {
         if self.ping.is_some() {
-            return Err("--ping has nothing to ask: give --send, or an http:// target");
+            return Err(
+                "--ping has nothing to ask: give --send, --speak or an http:// target",
+            );
         }
         if self.reply_timeout.is_some() {
             return Err(
-                "--reply-timeout has no reply to wait for: give --send, --expect \
-                        or an http:// target",
+                "--reply-timeout has no reply to wait for: give --send, --expect, \
+                        --speak or an http:// target",
             );
         }
         Ok(None)

@@ -9,6 +9,8 @@ use super::levels::{self, Confirmed};
 use super::plan::{Close, EvidenceMode, Plan};
 use super::run::Findings;
 use super::server_view::{ServerEnd, ServerView};
+use rustix::thread::CapabilitySet;
+
 use super::service::{Expect, Service, Unserved};
 use super::shared::Shared;
 use super::sources::Tier;
@@ -218,6 +220,7 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
         server_after: f.server_after,
         held,
         asks: parts.shared.service.as_ref().map(asks),
+        speaks: parts.shared.service.as_ref().is_some_and(|s| !s.speaks_first()),
         served: f.settled.served,
         unserved: named(&f.unserved),
         forgotten: t.forgotten,
@@ -252,6 +255,7 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
         growth_per_s: f.growth_per_s,
         client: Client {
             program: program(),
+            may_raise: may_raise_limits(),
             fds_open: f.client_fds,
             fds_spare: f.spare_fds,
             lacks_threads: f.lacks_threads,
@@ -291,6 +295,12 @@ fn program() -> String {
 fn named(by_why: &BTreeMap<Unserved, u64>) -> BTreeMap<String, u64> {
     let some = by_why.iter().filter(|(_, n)| **n > 0);
     some.map(|(why, n)| (why.name(), *n)).collect()
+}
+
+/// Whether this process has CAP_SYS_RESOURCE (capabilities(7)).
+fn may_raise_limits() -> bool {
+    let sets = rustix::thread::capabilities(None);
+    sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
 }
 
 /// What is asked, in words.
@@ -445,6 +455,10 @@ fn planned(plan: &Plan, tables: u64) -> record::Plan {
         send: plan.service.as_ref().filter(|s| !s.send.is_empty()).map(|s| text(&s.send)),
         expect: plan.service.as_ref().and_then(|s| match &s.expect {
             Expect::Text(expected) => Some(text(expected)),
+            Expect::OneOf(texts) => {
+                let texts: Vec<String> = texts.iter().map(|one| text(one)).collect();
+                Some(texts.join(" or "))
+            }
             Expect::Anything | Expect::Http => None,
         }),
         reply_timeout_s: plan.service.as_ref().map(|s| s.reply_timeout.as_secs_f64()),

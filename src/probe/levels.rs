@@ -131,8 +131,9 @@ fn may_defer(shared: &Shared) -> Warning {
         beyond => format!(" for longer than {beyond} s"),
     };
     let message = format!(
-        "a listener that waits for a first byte{longer} (TCP_DEFER_ACCEPT) looks the same \
-         from here; {GIVES_ONE}, tells"
+        "a connection that waits in the accept queue is confirmed, too, and a listener that \
+         waits for a first byte{longer} (TCP_DEFER_ACCEPT) looks the same from here; \
+         {GIVES_ONE}, tells"
     );
     warning("may_defer", message)
 }

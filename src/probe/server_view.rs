@@ -4,12 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::ramp::{Glance, Watch};
 use super::safety::Standing;
 use super::shared::{Shared, lock};
 use super::tuples::Tuple;
 use crate::host::ProcRoot;
+use crate::host::cgroup_limits::{CgroupLimit, Controller, tightest};
 use crate::host::counters::{Softnet, TcpExt};
 use crate::host::files::file_nr;
 use crate::host::memory::memory;
@@ -169,6 +171,7 @@ impl ServerView {
         let counters = watch.counters().zip(self.counters_before.as_ref());
         let aborts = watch.sysctl("net.ipv4.tcp_abort_on_overflow");
         let root = watch.proc_root();
+        let tasks = owners.iter().find_map(|o| task_limit(root, &o.process));
         Evidence {
             sees_server: true,
             listener: self.listener_seen(),
@@ -185,6 +188,7 @@ impl ServerView {
                 .filter(|_| watch.is_elsewhere())
                 .map(|c| (c.count, c.max)),
             client_conntrack: None,
+            tasks,
             file_nr: file_nr(root).ok().map(|f| (f.allocated, f.max)),
             mem_available_bytes: memory(root).ok().map(|m| m.available_bytes),
             ceilings: Vec::new(),
@@ -339,6 +343,12 @@ impl ServerView {
 }
 
 /// A process as it is now, if it is still the one that it was, and not a zombie.
+/// What bounds the threads and processes of its cgroup.
+fn task_limit(root: &ProcRoot, owner: &ProcessView) -> Option<CgroupLimit> {
+    let pid = owner.pid.to_string();
+    tightest(root, Path::new("/"), &pid, Controller::Pids).ok()?.limit
+}
+
 fn still(root: &ProcRoot, then: &ProcessView) -> Option<ProcessView> {
     let now = process::view(root, then.pid, then.tid).ok();
     now.filter(|now| now.started == then.started && now.state != 'Z')

@@ -29,6 +29,8 @@ pub enum Expect {
     Anything,
     /// A reply with these bytes in it, wherever they stand.
     Text(Vec<u8>),
+    /// The same with one of several texts.
+    OneOf(Vec<Vec<u8>>),
     /// An HTTP/1 status line below 500 and not 429 (RFC 9110, 15; RFC 6585, 4): the
     /// server takes its clients, whatever it says of this path.
     Http,
@@ -109,11 +111,8 @@ impl Service {
         match &self.expect {
             _ if reply.is_empty() => Finding::Wait,
             Expect::Anything => Finding::Answered,
-            Expect::Text(text) if contains(reply, text) => Finding::Answered,
-            Expect::Text(_) if reply.len() >= SEARCHED_MAX => {
-                Finding::Wrong(Unserved::OtherReply)
-            }
-            Expect::Text(_) => Finding::Wait,
+            Expect::Text(text) => searched(reply, std::slice::from_ref(text)),
+            Expect::OneOf(texts) => searched(reply, texts),
             Expect::Http => status(reply),
         }
     }
@@ -124,8 +123,19 @@ impl Service {
         match &self.expect {
             _ if reply.is_empty() => Unserved::NoReply,
             Expect::Http => Unserved::NotHttp,
-            Expect::Anything | Expect::Text(_) => Unserved::OtherReply,
+            Expect::Anything | Expect::Text(_) | Expect::OneOf(_) => Unserved::OtherReply,
         }
+    }
+}
+
+/// Looks for one of the texts.
+fn searched(reply: &[u8], texts: &[Vec<u8>]) -> Finding {
+    if texts.iter().any(|text| contains(reply, text)) {
+        Finding::Answered
+    } else if reply.len() >= SEARCHED_MAX {
+        Finding::Wrong(Unserved::OtherReply)
+    } else {
+        Finding::Wait
     }
 }
 
@@ -230,6 +240,7 @@ mod tests {
         ) {
             let all = [
                 Expect::Anything, Expect::Text(b"PONG".to_vec()), Expect::Http,
+                Expect::OneOf(vec![b"APONG".to_vec(), b"200".to_vec()]),
             ];
             for expect in all {
                 let service = expecting(expect);

@@ -455,11 +455,11 @@ pub struct Gauges {
     pub abandoned: AtomicU64,
     /// Closed by the server's FIN before it sent a byte.
     pub closed_silent: AtomicU64,
-    /// Closed by the server's FIN after it had sent something.
+    /// Closed by the server, by FIN or RST, after it had said what is no answer.
     pub closed_after_words: AtomicU64,
     /// Closed by the server's FIN after it had answered what was asked.
     pub closed_answered: AtomicU64,
-    /// Closed by a RST, or by another error of the connection.
+    /// Closed by a RST, or by another error of the connection, with no such words before.
     pub closed_reset: AtomicU64,
     /// Of the closed, those that had been open for a second or longer.
     pub closed_old: AtomicU64,

@@ -68,6 +68,8 @@ codes! {
     ServerFileMax = "server.file_max",
     /// The server's process is stopped.
     ServerStopped = "server.stopped",
+    /// No further thread or process may be started for a connection.
+    ServerTasks = "server.tasks",
     /// The server accepts a new connection and closes it.
     ServerClosesNew = "server.closes_new",
     /// The server accepts a new connection, says why not, and closes it.

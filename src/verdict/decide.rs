@@ -43,6 +43,12 @@ pub(super) fn state(t: &Tally) -> String {
     there(t, &format!("grep State /proc/PID/status; T is stopped (PID: {ss})"))
 }
 
+/// Whether the server may start no more threads or processes.
+pub(super) fn tasks(t: &Tally) -> String {
+    let ss = ss(t, "tlnp");
+    there(t, &format!("TasksMax and Tasks in systemctl status PID (PID: {ss})"))
+}
+
 /// Whether the listener defers.
 pub(super) fn deferring(t: &Tally) -> String {
     let ss = ss(t, "tan state syn-recv");

@@ -5,6 +5,8 @@ use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally};
 use crate::host::process::ProcessView;
 use crate::render::{count, escaped, plural, seconds};
 
+/// What OpenSSH says to those that it drops at random (sshd_config(5)).
+const MAX_STARTUPS: &str = "MaxStartups";
 /// The fewest ends from which a habit is read.
 const HABIT: u64 = 10;
 
@@ -217,23 +219,39 @@ pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
         plural(t.held, "connection"),
         share(c.held_after)
     );
-    Some(
-        Draft::likely(Code::ServerRandomDrop, summary)
-            .fact("new connections ended", count(young), "FIN or RST from the server")
-            .fact(
-                "held that came after the first of these",
-                share(c.held_after),
-                "this probe",
-            )
-            .queue_facts(t, e)
-            .or(
-                Code::ServerClosesNew,
-                "several workers, each with a limit of its own: the server's settings",
-            )
-            .remedy(
-                "the server's limit on new connections (MaxStartups of OpenSSH)".into(),
-            ),
-    )
+    Some(at_random(t, e, summary, young))
+}
+
+/// The same by its words: beyond its upper bound OpenSSH drops every one, and where it is
+/// slow it drops what seemed to be held.
+pub(super) fn max_startups(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let words = t.words.iter().find(|words| words.contains(MAX_STARTUPS))?;
+    if ended(t) < HABIT {
+        return None;
+    }
+    let held = plural(t.held, "connection");
+    let summary = format!(
+        "The server drops new connections, the more the more have not logged in: it holds \
+         {held}."
+    );
+    let quoted = format!("\"{}\"", words.trim_end());
+    Some(at_random(t, e, summary, ended(t)).fact("it said", quoted, "the connection"))
+}
+
+fn at_random(t: &Tally, e: &Evidence, summary: String, ended: u64) -> Draft {
+    Draft::likely(Code::ServerRandomDrop, summary)
+        .fact("new connections ended", count(ended), "FIN or RST from the server")
+        .fact(
+            "held that came after the first of these",
+            share(t.closings.held_after),
+            "this probe",
+        )
+        .queue_facts(t, e)
+        .or(
+            Code::ServerClosesNew,
+            "several workers, each with a limit of its own: the server's settings",
+        )
+        .remedy("the server's limit on new connections (MaxStartups of OpenSSH)".into())
 }
 
 #[cfg(test)]
@@ -305,6 +323,14 @@ mod tests {
         };
         is(&closing(1.0, 0.0), &idle(), Code::ServerEvicts, Likely);
         is(&closing(0.6, 0.8), &idle(), Code::ServerRandomDrop, Likely);
+        let words = vec!["Exceeded MaxStartups\\r\\n".to_owned()];
+        let openssh = Tally { words, ..closing(0.12, 1.0) };
+        is(&openssh, &idle(), Code::ServerRandomDrop, Likely);
+        // Starved of the processor it takes a second to drop one.
+        let slow = Closings { older_stay: 0.3, ..aged(543, 1_223, 1_303) };
+        let slow =
+            Tally { closings: slow, stop: Stop::Losing, closed_old: 60, ..openssh };
+        is(&slow, &idle(), Code::ServerRandomDrop, Likely);
         let t = closing(0.12, 1.0);
         is(&t, &idle(), Code::ServerClosesNew, crate::record::Confidence::Certain);
     }

@@ -12,6 +12,7 @@ mod properties;
 mod served;
 mod server;
 mod tally;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -43,9 +44,11 @@ const RULES: &[Rule] = &[
     server::stopped,
     server::fd_limit,
     server::file_max,
+    tasks::tasks,
     server::deferred,
     served::latency,
     served::forgotten,
+    drops::max_startups,
     drops::ended_while_held,
     server::resets_by_overflow,
     drops::evicts,

@@ -22,6 +22,11 @@ fn host(t: &Tally) -> &str {
     host.split_once('%').map_or(host, |(host, _)| host)
 }
 
+/// The port of the target.
+fn port(t: &Tally) -> Option<u16> {
+    t.target.rsplit_once(':')?.1.parse().ok().filter(|_| !t.is_unix)
+}
+
 /// What every dial met.
 fn dials(draft: Draft, (errno, times): (i32, u64)) -> Draft {
     let met = format!("{} times {}", count(times), errno_name(errno));
@@ -151,7 +156,7 @@ pub(super) fn unreachable(t: &Tally, _: &Evidence) -> Option<Draft> {
     })
 }
 
-pub(super) fn conntrack(_: &Tally, e: &Evidence) -> Option<Draft> {
+pub(super) fn conntrack(t: &Tally, e: &Evidence) -> Option<Draft> {
     let full = |(tracked, max): &(u64, u64)| *max > 0 && tracked >= max;
     let here = e.conntrack.filter(full);
     let there = e.remote.as_ref().and_then(|host| host.conntrack).filter(full);
@@ -171,8 +176,22 @@ pub(super) fn conntrack(_: &Tally, e: &Evidence) -> Option<Draft> {
                 "sysctl -w net.netfilter.nf_conntrack_max={} (root)",
                 max * 4
             ))
+            .remedies(port(t).map(|port| e.type_there(untracked(port))))
             .raises(Some(max * 4), &[CONNTRACK]),
     )
+}
+
+/// Rules that leave the connections of a port out of the table (nft(8), notrack).
+fn untracked(port: u16) -> String {
+    let chain = |name: &str, hook: &str, field: &str| {
+        format!(
+            "add chain inet untracked {name} {{ type filter hook {hook} priority raw; }}; \
+             add rule inet untracked {name} tcp {field} {port} notrack"
+        )
+    };
+    let (comes, goes) =
+        (chain("comes", "prerouting", "dport"), chain("goes", "output", "sport"));
+    format!("nft 'add table inet untracked; {comes}; {goes}'")
 }
 
 /// Not one dial was answered.
@@ -201,6 +220,7 @@ pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
                 "the host is down, or packets are lost: ping, tracepath",
             )
             .or(Code::ServerAcceptQueue, decide::queue(t))
+            .or(Code::PathConntrack, decide::tracked())
             .remedy(rule.into())
             .remedies(decide::by_evidence(t, e)),
     )

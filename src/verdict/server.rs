@@ -9,6 +9,9 @@ use crate::host::process::{ProcessView, UNLIMITED};
 use crate::record::Level;
 use crate::render::{count, escaped, micros, plural, rate, shell_word};
 
+/// The fewest ends from which a habit is read.
+const HABIT: u64 = 10;
+
 /// `pid 4711`, or `pid 4711 thread 4715` for a table of a thread's own.
 fn who(process: &ProcessView) -> String {
     if process.tid == process.pid {
@@ -145,8 +148,9 @@ pub(super) fn fd_limit(t: &Tally, e: &Evidence) -> Option<Draft> {
             format!("/proc/{pid}/fd, /proc/{pid}/limits"),
         )
         .queue_facts(t, e);
-    let by =
-        if process.nofile_hard.is_some_and(|hard| hard >= raised) { "" } else { "sudo " };
+    let may = process.nofile_hard.is_some_and(|hard| hard >= raised)
+        || t.client.may_raise && e.remote.is_none();
+    let by = if may { "" } else { "sudo " };
     // The full tables are those that it accepts into; the remedy raises one process's.
     let tables = e.owners.iter().filter_map(|o| Some((o.process.pid, full(&o.process)?)));
     let (open_in_all, room) =
@@ -358,6 +362,11 @@ pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
     let held = plural(t.held, "connection");
     let spoke = t.closed_after_words >= t.closed_silent.max(t.closed_reset);
     let answered = t.closed_answered > t.closed_silent.max(t.closed_after_words);
+    // What is closed with bytes unread ends by a RST (RFC 2525, 2.17). Who resets by
+    // intent sends no FIN at all.
+    let unread = t.speaks && t.closed_reset > t.closed_silent;
+    let closes = t.closed_silent >= t.closed_reset || unread && t.closed_silent >= HABIT;
+    let may_close = unread && !closes && !spoke && !answered;
     let (code, how, n, source) = if answered {
         let source = "an answer, then FIN";
         (Code::ServerClosesNew, "answers, but closes", t.closed_answered, source)
@@ -366,21 +375,34 @@ pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
             Code::ServerRejects,
             "speaks and closes",
             t.closed_after_words,
-            "bytes, then FIN",
+            "words, then the end",
         )
-    } else if t.closed_silent >= t.closed_reset {
+    } else if closes && unread {
+        let source = "FIN before any byte, RST where it had not read what was sent";
+        (Code::ServerClosesNew, "closes", t.closed_silent + t.closed_reset, source)
+    } else if closes {
         (Code::ServerClosesNew, "closes", t.closed_silent, "FIN before any byte")
     } else {
         (Code::ServerResetsNew, "resets", t.closed_reset, "RST")
     };
     let summary = format!("The server holds {held} and {how} every further one.");
     let accepted = t.server.is_some();
-    let mut draft = if accepted {
-        Draft::certain(code, summary)
-    } else {
-        Draft::likely(code, summary)
-            .or(Code::PathLimitsNew, "a proxy or balancer between that does it: its log")
+    let mut draft = match accepted && !may_close {
+        true => Draft::certain(code, summary),
+        false => Draft::likely(code, summary),
     };
+    if may_close {
+        let decides =
+            "whether it closes with what was sent unread: the same without --send";
+        draft = draft.or(Code::ServerClosesNew, decides);
+    }
+    if !accepted {
+        let decides = "a proxy or balancer between that does it: its log";
+        draft = draft.or(Code::PathLimitsNew, decides);
+        if matches!(code, Code::ServerClosesNew | Code::ServerResetsNew) && !answered {
+            draft = draft.or(Code::ServerTasks, decide::tasks(t));
+        }
+    }
     let ended = match t.closings.young_p50_us {
         0 => count(n),
         us => format!("{}, half of them within {}", count(n), micros(us)),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::host::ceilings::Ceiling;
+use crate::host::cgroup_limits::CgroupLimit;
 use crate::host::counters::TcpExt;
 use crate::host::process::ProcessView;
 use crate::record::Level;
@@ -74,6 +75,9 @@ pub struct Tally {
     pub server_after: Option<ServerCounts>,
     /// What each connection was asked, in words; None where nothing was.
     pub asks: Option<String>,
+    /// Whether bytes are sent before any come: what the server closes without having read
+    /// them ends by a RST.
+    pub speaks: bool,
     /// Of those open when the ramp ended, how many were answered.
     pub served: u64,
     /// Of those, how many were not, by why.
@@ -101,11 +105,11 @@ pub struct Tally {
     pub lost_in_hold: u64,
     /// Ended by the server's FIN before it sent a byte.
     pub closed_silent: u64,
-    /// Ended by the server's FIN after it had sent something.
+    /// Ended by the server, by FIN or RST, after it had said what is no answer.
     pub closed_after_words: u64,
     /// Ended by the server's FIN after it had answered.
     pub closed_answered: u64,
-    /// Ended by a RST.
+    /// Ended by a RST with no such words before.
     pub closed_reset: u64,
     /// Of those ended, how many had been open for a second or longer.
     pub closed_old: u64,
@@ -145,6 +149,8 @@ pub struct Client {
     /// The command that ran, as root may type it: a path, where its name alone is not
     /// found.
     pub program: String,
+    /// Whether it may raise hard limits (CAP_SYS_RESOURCE), and so needs no sudo for it.
+    pub may_raise: bool,
     /// Descriptors open in the fd tables that hold connections.
     pub fds_open: u64,
     /// Whether a thread for a further table could not be started.
@@ -291,6 +297,8 @@ pub struct Evidence {
     pub conntrack: Option<(u64, u64)>,
     /// The same of the client's namespace.
     pub client_conntrack: Option<(u64, u64)>,
+    /// pids.max of the server's cgroup, or of one above it, and what is taken of it.
+    pub tasks: Option<CgroupLimit>,
     /// Open files of this host and fs.file-max when the ramp ended.
     pub file_nr: Option<(u64, u64)>,
     /// MemAvailable when the ramp ended, in bytes.

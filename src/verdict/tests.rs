@@ -27,6 +27,7 @@ pub(super) fn tally(stop: Stop) -> Tally {
         phantoms: 0,
         deferred: 0,
         asks: None,
+        speaks: false,
         served: 0,
         unserved: [].into(),
         forgotten: 0,
@@ -302,4 +303,34 @@ fn without_the_servers_side_nothing_of_it_is_certain() {
     for code in [Code::ServerFdLimit, Code::ServerStopped, Code::PathLimitsNew] {
         assert!(others.contains(&code.as_str()), "{code} is not among {others:?}");
     }
+}
+
+/// As Node.js does beyond server.maxConnections: whether it had read the request is chance.
+#[test]
+fn what_is_closed_with_bytes_unread_ends_by_a_reset() {
+    let server = Some(ServerCounts { accepted: 50, ..ServerCounts::default() });
+    let (closed_silent, closed_reset) = (558, 1_524);
+    let (open, held, speaks) = (50, 50, true);
+    let t = tally(Stop::Plateau);
+    let t = Tally { server, closed_silent, closed_reset, open, held, speaks, ..t };
+    let mut e = evidence();
+    e.listener = e.listener.map(|l| ListenerSeen { queue_len: 0, drops: 0, ..l });
+    let verdict = is(&t, &e, Code::ServerClosesNew, Certain);
+    assert_eq!(verdict.evidence[0].value, "2,082");
+    // All of them may be: who reset them looks the same.
+    let all_reset = Tally { closed_silent: 0, ..t.clone() };
+    let verdict = is(&all_reset, &e, Code::ServerResetsNew, Likely);
+    assert_eq!(verdict.alternatives[0].code, "server.closes_new");
+    // Nothing was sent: then a reset is one.
+    let mute = Tally { speaks: false, ..t };
+    is(&mute, &e, Code::ServerResetsNew, Certain);
+}
+
+#[test]
+fn who_may_raise_limits_needs_no_sudo_for_it() {
+    let full = owned_by(|p| p.open_fds = Some(1_024));
+    let mut t = tally(Stop::Plateau);
+    t.client.may_raise = true;
+    let verdict = is(&t, &full, Code::ServerFdLimit, Certain);
+    assert_eq!(verdict.remedy[0], "prlimit --pid 4711 --nofile=65536:65536");
 }

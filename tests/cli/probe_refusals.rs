@@ -100,6 +100,10 @@ fn arguments_that_mean_nothing() {
         (&["--out", "/proc/1/runs"], "cannot record the run in"),
         (&["-j", "--format", "table"], "cannot be used with"),
         (&["-q", "-v"], "cannot be used with"),
+        (&["--speak", "gopher"], "[possible values: http, redis, memcached,"),
+        (&["--speak", "redis", "--send", "x"], "cannot be used with"),
+        (&["--speak", "redis", "--expect", "x"], "cannot be used with"),
+        (&["--speak", "ssh", "--ping", "1s"], "a server that speaks first"),
         (&["--no-such-option"], "unexpected argument '--no-such-option'"),
         (&["another:80"], "unexpected argument 'another:80'"),
     ] {

@@ -14,6 +14,7 @@ mod namespaces;
 mod neighbours;
 mod path;
 mod phantoms;
+pub(crate) mod real;
 mod remote_evidence;
 mod requested;
 mod served;

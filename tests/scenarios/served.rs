@@ -110,6 +110,55 @@ fn http_is_spoken_over_ipv4_and_ipv6() {
 }
 
 #[test]
+fn a_protocol_is_spoken_by_its_name() {
+    for (speak, replies) in [
+        ("http", "http"),
+        ("smtp", r"banner:220 hi\r\n"),
+        ("ssh", r"banner:SSH-2.0-x\r\n"),
+    ] {
+        let server = Server::apart(&["--speak", replies]);
+        let outcome = server.probe().with(&["--speak", speak, "--max", "20"]).run();
+        outcome.is("requested", "certain");
+        serves(&outcome, 20);
+        let plan = &outcome.run["plan"];
+        assert_eq!(plan["send"].is_null(), speak != "http", "{plan}");
+    }
+    // A web server is no Redis.
+    let server = Server::apart(&["--speak", "http"]);
+    let other = ["--speak", "redis", "--max", "20", "--reply-timeout", "300ms"];
+    let outcome = server.probe().with(&other).run();
+    assert_eq!((outcome.code(), outcome.held()), ("server.unserved", 0), "{outcome}");
+    assert_eq!(outcome.run["plan"]["expect"], "+PONG or -NOAUTH");
+    let (exit, says) =
+        server.probe_at(&format!("http://{}/", server.address)).with(&other).refused();
+    assert!(exit == 2 && says.contains("--speak is for tcp://"), "{exit} {says}");
+}
+
+/// Its close with bytes unread is a RST; the words came before that.
+#[test]
+fn words_are_heard_before_a_reset() {
+    let server = Foreign::start(
+        "
+s = listener(1024)
+ready(s)
+held = []
+while True:
+    c, _ = s.accept()
+    if len(held) < 30:
+        c.sendall(b'+PONG')
+        held.append(c)
+    else:
+        c.sendall(b'-ERR full')
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b'\\1\\0\\0\\0\\0\\0\\0\\0')
+        c.close()",
+    );
+    let outcome = server.probe().with(&["--speak", "redis"]).run();
+    outcome.is("server.rejects", "certain");
+    serves(&outcome, 30);
+    assert_eq!(outcome.fact("it said"), "\"-ERR full\"");
+}
+
+#[test]
 fn an_http_status_that_is_no_answer_is_counted_by_its_name() {
     // The first 30 connections are served, whatever the path is.
     let server = answers(

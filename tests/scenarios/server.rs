@@ -74,6 +74,16 @@ fn from_outside_a_full_queue_has_several_causes() {
 }
 
 #[test]
+fn from_outside_what_waits_in_the_queue_is_held_and_that_is_said() {
+    let server = Server::apart(&["--never-accept", "--backlog", "128"]);
+    let outcome = server.probe().with(&["--evidence", "none", "--max", "100"]).run();
+    outcome.is("requested", "certain");
+    assert_eq!((outcome.held(), outcome.level()), (100, "confirmed"), "{outcome}");
+    let said = &outcome.run["warnings"][0]["message"];
+    assert!(said.as_str().unwrap().contains("in the accept queue"), "{said}");
+}
+
+#[test]
 fn a_unix_queue_is_full() {
     let folder = tempfile::tempdir().unwrap();
     let path = format!("unix:{}", folder.path().join("s").display());

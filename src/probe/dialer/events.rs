@@ -54,7 +54,7 @@ impl Dialer {
                     None | Some(libc::ECONNRESET | libc::EPIPE) => {
                         self.establish(place, now);
                         if errno.is_some() {
-                            self.closed(place, now, &self.gauges.clone().closed_reset);
+                            self.read(place, now, true);
                             return;
                         }
                     }
@@ -72,7 +72,7 @@ impl Dialer {
         }
         let news = EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
         if flags.intersects(news) {
-            self.read(place, now);
+            self.read(place, now, false);
         }
     }
 
@@ -133,29 +133,15 @@ impl Dialer {
         }
     }
 
-    /// Reads what came on an established connection until there is no more.
-    fn read(&mut self, place: u32, now: u64) {
+    /// Reads what came on an established connection until there is no more; of one that
+    /// is known to have been reset, what came before that.
+    fn read(&mut self, place: u32, now: u64, was_reset: bool) {
         let mut buffer = [0_u8; 4096];
         for _ in 0..16 {
             let Some(conn) = self.conns.get(place) else { return };
             let Some(fd) = conn.fd() else { return };
             match rustix::io::read(fd, &mut buffer) {
-                Ok(0) => {
-                    let (spoken, reply) = (conn.state == State::Spoken, conn.reply);
-                    let gauges = self.gauges.clone();
-                    if let Some(words) = self.said.remove(&place) {
-                        self.shared.keep_words(words);
-                    }
-                    let kind = if reply.is_served() {
-                        &gauges.closed_answered
-                    } else if spoken {
-                        &gauges.closed_after_words
-                    } else {
-                        &gauges.closed_silent
-                    };
-                    self.closed(place, now, kind);
-                    return;
-                }
+                Ok(0) => return self.ended(place, now, was_reset),
                 Ok(n) => {
                     let first = std::mem::replace(&mut conn.state, State::Spoken);
                     self.hear(place, &buffer[..n], now);
@@ -168,13 +154,29 @@ impl Dialer {
                     self.proven_by_words(place);
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return,
-                Err(_) => {
-                    self.closed(place, now, &self.gauges.clone().closed_reset);
-                    return;
-                }
+                Err(rustix::io::Errno::AGAIN) if !was_reset => return,
+                Err(_) => return self.ended(place, now, true),
             }
         }
+    }
+
+    /// The server ended an established connection, by a FIN or a RST. What it said first
+    /// counts for more than that: with bytes of ours unread its close is a RST.
+    fn ended(&mut self, place: u32, now: u64, reset: bool) {
+        let Some(conn) = self.conns.get(place) else { return };
+        let (spoken, served) = (conn.state == State::Spoken, conn.reply.is_served());
+        if let Some(words) = self.said.remove(&place) {
+            self.shared.keep_words(words);
+        }
+        let gauges = self.gauges.clone();
+        let kind = match (served, spoken) {
+            (true, _) if reset => &gauges.closed_reset,
+            (true, _) => &gauges.closed_answered,
+            (false, true) => &gauges.closed_after_words,
+            (false, false) if reset => &gauges.closed_reset,
+            (false, false) => &gauges.closed_silent,
+        };
+        self.closed(place, now, kind);
     }
 
     /// Gives up dials that are older than the connect timeout.

@@ -1,0 +1,293 @@
+//! Real servers, each with its limit set low: the probe must name what stops it, on the
+//! server's own host and from outside, and the maximum must move when its remedy is
+//! applied.
+//!
+//! A scenario is data; `cargo bench --bench scenarios` plays all of them and writes
+//! results/scenarios.md.
+
+mod cgroup;
+mod kernel;
+mod other;
+mod scene;
+mod stores;
+mod web;
+
+use std::ops::RangeInclusive;
+
+use scene::Scene;
+
+use crate::fixtures::probe::{Outcome, Probe, paste};
+
+/// All scenarios.
+pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
+    [web::ALL, stores::ALL, other::ALL, kernel::ALL].into_iter().flatten().copied()
+}
+
+/// One server with one limit. In its files and words `{dir}` is its folder, and `{limit}`
+/// the limit.
+pub(crate) struct Scenario {
+    /// The server and its setting, as results/scenarios.md names it.
+    pub(crate) name: &'static str,
+    /// Its files: a name in its folder, and what is written there.
+    files: &'static [(&'static str, &'static str)],
+    /// Commands that are run before, of the same user.
+    prepare: &'static [&'static [&'static str]],
+    /// What starts it, in the foreground, on port 2000 of all addresses.
+    command: &'static [&'static str],
+    /// Who runs it.
+    user: User,
+    /// Done in its network namespace before it starts.
+    arrange: fn(&Scene),
+    /// Whether that needs a cgroup of its own, which not every host lets root make.
+    cgroup: bool,
+    /// Its limit.
+    limit: &'static str,
+    /// Whether it is asked by HTTP.
+    http: bool,
+    /// More arguments for the probe, `--max` among them.
+    probe: &'static [&'static str],
+    /// Whether it is probed from the other namespace on its host, too: where its own is
+    /// the limit.
+    neighbour: bool,
+    /// What is found on its host.
+    here: Expected,
+    /// What is found as a client in another namespace, which sees packets alone.
+    outside: Expected,
+    /// What raises it.
+    remedy: Remedy,
+    /// What is held then.
+    after: RangeInclusive<u64>,
+}
+
+/// Who runs a server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum User {
+    Root,
+    /// Some refuse root.
+    Nobody,
+}
+
+/// A verdict, and the number of connections held.
+struct Expected {
+    code: &'static str,
+    confidence: &'static str,
+    held: RangeInclusive<u64>,
+}
+
+const fn expect(
+    code: &'static str,
+    confidence: &'static str,
+    held: RangeInclusive<u64>,
+) -> Expected {
+    Expected { code, confidence, held }
+}
+
+/// What raises a limit.
+enum Remedy {
+    /// Its setting is this then, and it starts anew; the text is what the verdict said of
+    /// it, or a part of that.
+    Setting { to: &'static str, told: &'static str },
+    /// The first command that was printed, pasted while it runs.
+    Printed,
+    /// The printed command that has this in it, pasted in its namespace while it runs.
+    Pasted(&'static str),
+    /// This is done in its namespace while it runs; the text as above.
+    Done { by: fn(&Scene), told: &'static str },
+}
+
+const fn set(to: &'static str, told: &'static str) -> Remedy {
+    Remedy::Setting { to, told }
+}
+
+const FAR: &[&str] = &["--authorized", "--evidence", "none"];
+
+/// What most scenarios have; a constant each, with what differs.
+const PLAIN: Scenario = Scenario {
+    name: "",
+    files: &[],
+    prepare: &[],
+    command: &[],
+    user: User::Root,
+    arrange: |_| (),
+    cgroup: false,
+    limit: "",
+    http: false,
+    neighbour: false,
+    probe: &["--max", "300"],
+    here: expect("", "", 0..=0),
+    outside: expect("", "", 0..=0),
+    remedy: Remedy::Printed,
+    after: 0..=0,
+};
+
+/// What was found, as a row of results/scenarios.md.
+pub(crate) struct Row {
+    name: &'static str,
+    expected: String,
+    here: String,
+    outside: String,
+    after: String,
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, expected, here, outside, after } = self;
+        write!(f, "| {name} | {expected} | {here} | {outside} | {after} |")
+    }
+}
+
+fn found(outcome: &Outcome) -> String {
+    let (code, sure) = (outcome.code(), outcome.confidence());
+    format!("`{code}`, {sure}, {} {}", outcome.held(), outcome.level())
+}
+
+impl Scenario {
+    /// Plays it; None after a printed line where something is missing for it.
+    ///
+    /// # Panics
+    /// Where a probe finds something else than is expected.
+    pub(crate) fn play(&self) -> Option<Row> {
+        let scene = Scene::of(self, self.limit)?;
+        let here = self.probe(&scene, false);
+        self.is(&here, &self.here);
+        assert_eq!(here.code(), self.here.code);
+        let outside = self.seen_from_outside()?;
+        let after = self.remedied(&scene, &here)?;
+        let held = after.held();
+        assert!(self.after.contains(&held), "{}: after: {after}", self.name);
+        Some(Row {
+            name: self.name,
+            expected: format!("`{}`, {:?}", self.here.code, self.here.held),
+            here: found(&here),
+            outside: found(&outside),
+            after: format!("{} to {held}", here.held()),
+        })
+    }
+
+    /// As a client that sees packets alone: it may know less, and then says so.
+    fn seen_from_outside(&self) -> Option<Outcome> {
+        let scene = Scene::of(self, self.limit)?;
+        let outcome = self.probe(&scene, true);
+        self.is(&outcome, &self.outside);
+        let truth = self.here.code;
+        if outcome.code() != truth {
+            assert_ne!(outcome.confidence(), "certain", "{}: {outcome}", self.name);
+            let others = outcome.alternatives();
+            assert!(others.contains(&truth), "{}: no {truth}: {outcome}", self.name);
+        }
+        Some(outcome)
+    }
+
+    /// Does what the verdict said, and probes again.
+    fn remedied(&self, scene: &Scene, here: &Outcome) -> Option<Outcome> {
+        let remedies = here.remedies();
+        let is_told = |part: &str| {
+            let told = remedies.iter().any(|remedy| remedy.contains(part));
+            assert!(told, "{}: no {part:?}: {here}", self.name);
+        };
+        match &self.remedy {
+            Remedy::Setting { to, told } => {
+                is_told(told);
+                let raised = Scene::of(self, to)?;
+                return Some(self.probe(&raised, false));
+            }
+            Remedy::Printed => paste(remedies[0]),
+            Remedy::Pasted(part) => {
+                is_told(part);
+                let told = remedies.iter().find(|remedy| remedy.contains(part));
+                scene.server.run("sh", &["-c", told.unwrap()]);
+            }
+            Remedy::Done { by, told } => {
+                is_told(told);
+                by(scene);
+            }
+        }
+        scene.is_idle();
+        Some(self.probe(scene, false))
+    }
+
+    fn probe(&self, scene: &Scene, outside: bool) -> Outcome {
+        let (netns, address) = match outside || self.neighbour {
+            true => (&scene.client, "192.0.2.2:2000"),
+            false => (&scene.server, "127.0.0.1:2000"),
+        };
+        let near = ["--target-netns", &scene.server.name];
+        let target = match self.http {
+            true => format!("http://{address}/"),
+            false => address.to_owned(),
+        };
+        let has = |option: &str| self.probe.contains(&option);
+        let far: &[&str] = match outside {
+            true if has("--rate") => FAR,
+            true => &[FAR, &["--rate", "1000"]].concat(),
+            false if self.neighbour => &near,
+            false => &[],
+        };
+        // ip(8) would hide the cgroups: it mounts /sys anew.
+        let enter = format!("--net=/run/netns/{}", netns.name);
+        Probe::of(&target)
+            .by(&["nsenter", &enter])
+            .with(if has("--hold") { &[] } else { &["--hold", "500ms"] })
+            .with(far)
+            .with(self.probe)
+            .run()
+    }
+
+    fn is(&self, outcome: &Outcome, expected: &Expected) {
+        let verdict = (outcome.code(), outcome.confidence());
+        assert_eq!(verdict, (expected.code, expected.confidence), "{self}: {outcome}");
+        assert!(expected.held.contains(&outcome.held()), "{self}: {outcome}");
+    }
+}
+
+impl std::fmt::Display for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+macro_rules! scenarios {
+    ($($test:ident: $scenario:expr,)*) => {
+        $(#[test]
+        fn $test() {
+            if let Some(row) = $scenario.play() {
+                println!("{row}");
+            }
+        })*
+
+        #[test]
+        fn each_scenario_is_a_test() {
+            let tests = [$(&$scenario.name),*];
+            let missing = all().filter(|scenario| !tests.contains(&&scenario.name));
+            let missing: Vec<_> = missing.map(|scenario| scenario.name).collect();
+            assert!(missing.is_empty(), "{missing:?}");
+        }
+    };
+}
+
+scenarios! {
+    nginx_ends_idle_connections_for_new_ones: web::NGINX,
+    nginx_does_the_same_over_http: web::NGINX_HTTP,
+    nginx_runs_out_of_descriptors: web::NGINX_FDS,
+    haproxy_leaves_the_rest_in_its_queue: web::HAPROXY,
+    haproxy_answers_as_many_as_it_takes: web::HAPROXY_HTTP,
+    lighttpd_leaves_the_rest_in_its_queue: web::LIGHTTPD,
+    apache_has_a_process_for_each: web::APACHE,
+    node_closes_what_is_beyond: web::NODE,
+    node_closes_what_was_sent_unread: web::NODE_HTTP,
+    redis_says_that_it_is_full: stores::REDIS,
+    nginx_ends_what_is_kept_alive: web::NGINX_KEEPALIVE,
+    redis_asked_says_that_it_is_full: stores::REDIS_ASKED,
+    memcached_says_that_it_is_full: stores::MEMCACHED,
+    postgresql_tells_its_limit_at_login: stores::POSTGRES,
+    postgresql_has_no_limit_for_who_says_nothing: stores::POSTGRES_MUTE,
+    openssh_drops_at_random: other::SSHD,
+    python_with_threads_runs_out_of_descriptors: other::PYTHON_THREADS,
+    python_without_takes_one: other::PYTHON_ONE,
+    a_rule_counts: kernel::COUNTING,
+    the_nearer_of_two_causes_is_named: kernel::TWO_CAUSES,
+    a_proxy_takes_what_the_server_does_not: kernel::BEHIND_A_PROXY,
+    a_cgroup_has_no_more_threads: kernel::THREADS,
+    a_cgroup_has_no_more_processes: kernel::PROCESSES,
+    heavy_the_servers_table_of_tracked_connections_is_full: kernel::TRACKED,
+}
