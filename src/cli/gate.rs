@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure, complain};
 use super::output::Output;
-use crate::record::{Run, TargetKind};
+use crate::record::{Record, Run, TargetKind};
 use crate::render::plural;
 use crate::report::gate::{Baseline, Finding, Requirement, Tolerance, junit};
 
@@ -75,6 +75,11 @@ impl GateArgs {
         Ok(Gate { args: self, baseline })
     }
 
+    /// Whether anything is required.
+    pub(super) fn is_asked_for(&self) -> bool {
+        !self.require.is_empty() || self.no_worse_than.is_some() || self.junit.is_some()
+    }
+
     fn name_of_baseline(&self) -> String {
         let path = self.no_worse_than.as_deref();
         path.map_or_else(String::new, |path| path.display().to_string())
@@ -101,14 +106,9 @@ impl Gate<'_> {
         for Finding { requirement, found, .. } in findings.iter().filter(|f| !f.met) {
             complain(format_args!("not met: {requirement}: {found}"));
         }
-        if let Some(path) = &self.args.junit {
-            let target = runs.first().map_or("", |run| &run.target.address);
-            let seconds = runs.iter().map(|run| run.result.duration_s).sum();
-            let text = junit(&findings, target, seconds);
-            fs::write(path, text).map_err(|error| {
-                Failure::lacking(anyhow::anyhow!("{}", unwritable(path, &error)))
-            })?;
-        }
+        let target = runs.first().map_or("", |run| &run.target.address);
+        let seconds = runs.iter().map(|run| run.result.duration_s).sum();
+        self.write_junit(&findings, target, seconds)?;
         if findings.iter().any(|finding| !finding.met) {
             return Ok(Exit::Unmet);
         }
@@ -118,5 +118,33 @@ impl Gate<'_> {
             n => output.note(&format!("all {} are met", plural(n, "requirement"))),
         }
         Ok(Exit::Done)
+    }
+
+    /// Says that a record which was cut off meets nothing: without its run.json there are
+    /// no numbers. One line on stderr; the JUnit file has each requirement.
+    pub(super) fn check_cut_off(&self, record: &Record) -> Result<Exit, Failure> {
+        const WHY: &str = "the record was cut off: it has no run.json, and so no numbers";
+        complain(format_args!("not met: {}: {WHY}", record.path.display()));
+        let each = self.args.require.iter().map(ToString::to_string);
+        let baseline = self
+            .baseline
+            .iter()
+            .map(|_| format!("no worse than {}", self.args.name_of_baseline()));
+        let unmet = |requirement| Finding { requirement, met: false, found: WHY.into() };
+        let findings: Vec<Finding> = each.chain(baseline).map(unmet).collect();
+        self.write_junit(&findings, &record.target(), 0.0)?;
+        Ok(Exit::Unmet)
+    }
+
+    fn write_junit(
+        &self,
+        findings: &[Finding],
+        target: &str,
+        seconds: f64,
+    ) -> Result<(), Failure> {
+        let Some(path) = &self.args.junit else { return Ok(()) };
+        fs::write(path, junit(findings, target, seconds)).map_err(|error| {
+            Failure::lacking(anyhow::anyhow!("{}", unwritable(path, &error)))
+        })
     }
 }

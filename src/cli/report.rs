@@ -1,5 +1,6 @@
 //! `sockscope report`: recorded runs, for people and for programs.
 
+mod compared;
 mod many;
 mod one;
 mod write;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::exit::{Exit, Failure};
+use super::gate::GateArgs;
 use super::output::Output;
 use crate::record::{Record, read};
 use crate::report::Input;
@@ -21,8 +23,9 @@ const RUNS: &str = "results/runs";
 /// Show recorded runs: a page, Markdown, JSON, or the summary again
 ///
 /// RUN is the folder of a run, its run.json, or what probe -j printed; without RUN, the
-/// newest under results/runs. A folder of runs (results/runs/) lists them. Beside a run,
-/// what limits -j and backlog TARGET -j printed of its target goes into the same report.
+/// newest under results/runs. A folder of runs (results/runs/) lists them. Two or more
+/// probes are compared, each with the first. One probe with what limits -j and backlog
+/// TARGET -j printed of its target, or with runs of backlog, is one report of its capacity.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Folders of runs, files, or a folder with many [default: the newest run]
@@ -31,6 +34,9 @@ pub(super) struct Args {
 
     #[command(flatten)]
     form: Form,
+
+    #[command(flatten)]
+    gate: GateArgs,
 }
 
 /// What is written, and where.
@@ -83,17 +89,67 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         false => args.runs.clone(),
     };
     if named.iter().any(|path| is_many(path)) {
+        needs_one(&args.gate)?;
         return many::run(&args.form, &named, output);
     }
     let read = |path: &PathBuf| Input::read(path).map_err(Failure::usage);
     let inputs: Vec<Input> = named.iter().map(read).collect::<Result<_, _>>()?;
     let (subjects, beside) = subjects(inputs);
-    match <[Record; 1]>::try_from(subjects) {
-        Ok([record]) => one::run(&args.form, &record, beside, output),
-        Err(none) if none.is_empty() => {
-            Err(Failure::usage("none of these is a run: name one, and these beside it"))
-        }
-        Err(_) => many::run(&args.form, &named, output),
+    if let [record] = &subjects[..] {
+        return gated(args, record, beside, output);
+    }
+    needs_one(&args.gate)?;
+    if subjects.is_empty() {
+        return Err(Failure::usage(
+            "none of these is a run: name one, and these beside it",
+        ));
+    }
+    if subjects.iter().all(is_watch) {
+        return many::run(&args.form, &named, output);
+    }
+    if !beside.is_empty() {
+        return Err(Failure::usage(
+            "several probes are a comparison, and one probe with what limits and backlog \
+             say of its target is a report of its capacity: name one probe, or probes alone",
+        ));
+    }
+    compared::run(&args.form, &subjects, output)
+}
+
+/// One run, and whether it meets what is required of it.
+fn gated(
+    args: &Args,
+    record: &Record,
+    beside: Vec<Input>,
+    output: Output,
+) -> Result<Exit, Failure> {
+    if !args.gate.is_asked_for() {
+        return one::run(&args.form, record, beside, output);
+    }
+    if is_watch(record) {
+        return Err(Failure::usage(format_args!(
+            "{} is of `sockscope backlog`: requirements are held against a probe",
+            record.path.display()
+        )));
+    }
+    let kind = record.run.as_ref().map(|run| run.target.kind);
+    let gate = args.gate.prepare(kind)?;
+    match one::run(&args.form, record, beside, output)? {
+        Exit::Done => match &record.run {
+            Some(run) => gate.check(std::slice::from_ref(run), &output),
+            None => gate.check_cut_off(record),
+        },
+        other => Ok(other),
+    }
+}
+
+/// Refuses requirements where there is more than one run.
+fn needs_one(gate: &GateArgs) -> Result<(), Failure> {
+    match gate.is_asked_for() {
+        false => Ok(()),
+        true => Err(Failure::usage(
+            "requirements are held against one run: name one; --no-worse-than has the other",
+        )),
     }
 }
 
@@ -147,25 +203,21 @@ fn is_many(path: &Path) -> bool {
     path.is_dir() && !read::is_run(path) && (holds() || path.ends_with(RUNS))
 }
 
+/// Whether a record is one of `sockscope backlog`.
+fn is_watch(record: &Record) -> bool {
+    record.run.as_ref().is_some_and(|run| run.backlog.is_some())
+}
+
 /// The runs that are to be shown, and what goes beside them: a watch of an accept queue
 /// is shown itself only where there is no probe.
 fn subjects(inputs: Vec<Input>) -> (Vec<Record>, Vec<Input>) {
-    let is_watch = |input: &Input| match input {
-        Input::Run(record) => {
-            record.run.as_ref().is_some_and(|run| run.backlog.is_some())
-        }
-        _ => false,
-    };
-    let probes = inputs
-        .iter()
-        .filter(|input| matches!(input, Input::Run(_)) && !is_watch(input))
-        .count();
+    let is_probe =
+        |input: &Input| matches!(input, Input::Run(record) if !is_watch(record));
+    let probes = inputs.iter().filter(|input| is_probe(input)).count();
     let (mut subjects, mut beside) = (Vec::new(), Vec::new());
     for input in inputs {
         match input {
-            Input::Run(record)
-                if probes == 0 || !is_watch(&Input::Run(record.clone())) =>
-            {
+            Input::Run(record) if probes == 0 || !is_watch(&record) => {
                 subjects.push(*record);
             }
             other => beside.push(other),

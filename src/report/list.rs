@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::record::backlog::BacklogDoc;
 use crate::record::{ReadError, Record, read};
 use crate::render::{count, rate};
 
@@ -29,6 +30,10 @@ pub struct Listed {
     pub level: Option<&'static str>,
     /// Of a watch of an accept queue, the longest that was seen.
     pub queue_peak: Option<u64>,
+    /// Of a burst or a search, the deepest burst without loss.
+    pub depth: Option<u64>,
+    /// Of a freeze, what the accept queue admitted.
+    pub admitted: Option<u64>,
     /// The verdict's code.
     pub verdict: Option<String>,
     /// Connections established a second.
@@ -77,7 +82,12 @@ impl Listed {
             practical_max: probe.map(|run| run.result.practical_max),
             level: probe.map(|run| run.result.level.name()),
             queue_peak: watched
+                .filter(|it| {
+                    it.burst.is_none() && it.find.is_none() && it.freeze.is_none()
+                })
                 .and_then(|watched| watched.listeners.iter().map(|l| l.queue_peak).max()),
+            depth: watched.and_then(depth),
+            admitted: watched.and_then(|it| it.freeze.as_ref()?.admitted),
             verdict: verdict.map(|verdict| verdict.code.clone()),
             rate_per_s: probe.map(|run| run.result.rate_per_s),
             error: None,
@@ -111,13 +121,25 @@ impl Listed {
             (None, Some(error)) => error.clone(),
             (None, None) => "cut off: no run.json".into(),
         };
-        let (most, level) = match (self.practical_max, self.queue_peak) {
-            (Some(most), _) => (count(most), self.level.unwrap_or("-").to_owned()),
-            (None, Some(peak)) => (count(peak), "queue peak".to_owned()),
-            (None, None) => (dash(), dash()),
-        };
+        let numbers = [
+            (self.practical_max, self.level.unwrap_or("-")),
+            (self.admitted, "admitted"),
+            (self.depth, "burst depth"),
+            (self.queue_peak, "queue peak"),
+        ];
+        let mut numbers = numbers.into_iter();
+        let (most, level) = numbers
+            .find_map(|(number, of)| Some((count(number?), of.to_owned())))
+            .unwrap_or_else(|| (dash(), dash()));
         let speed = self.rate_per_s.map_or_else(dash, rate);
         [time, self.target.clone(), most, level, verdict, speed]
+    }
+}
+
+fn depth(document: &BacklogDoc) -> Option<u64> {
+    match (&document.find, &document.burst) {
+        (Some(find), _) => find.deepest_without_loss,
+        (None, burst) => Some(burst.as_ref()?.depth),
     }
 }
 
@@ -139,6 +161,26 @@ mod tests {
     use super::*;
     use crate::record::Run;
     use std::fs;
+
+    #[test]
+    fn what_a_load_found_stands_in_place_of_a_queue_peak() {
+        use crate::record::backlog::{BurstDoc, FindDoc, FreezeDoc, ListenerDoc};
+        let cells = |document: BacklogDoc| {
+            let listeners = vec![ListenerDoc { queue_peak: 77, ..Default::default() }];
+            let backlog = Some(BacklogDoc { listeners, ..document });
+            let run = Some(Run { backlog, ..Run::default() });
+            let record = Record { path: "x".into(), run, timeline: Default::default() };
+            Listed::of(&record).cells()[2..4].join(" ")
+        };
+        let burst = Some(BurstDoc { depth: 133, ..Default::default() });
+        let find = FindDoc { deepest_without_loss: Some(129), ..Default::default() };
+        let freeze = FreezeDoc { admitted: Some(6), ..Default::default() };
+        let of = BacklogDoc::default;
+        assert_eq!(cells(of()), "77 queue peak");
+        assert_eq!(cells(BacklogDoc { burst, ..of() }), "133 burst depth");
+        assert_eq!(cells(BacklogDoc { find: Some(find), ..of() }), "129 burst depth");
+        assert_eq!(cells(BacklogDoc { freeze: Some(freeze), ..of() }), "6 admitted");
+    }
 
     #[test]
     fn good_cut_off_and_damaged_runs_are_each_a_row() {

@@ -18,6 +18,7 @@ pub mod gate;
 pub mod html;
 pub mod input;
 pub mod list;
+mod loads;
 pub mod markdown;
 pub mod measure;
 pub mod metrics;

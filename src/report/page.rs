@@ -2,7 +2,7 @@
 
 use super::capacity::{self, Beside};
 use super::charts::{self, Chart};
-use super::{answer, numbers, tables};
+use super::{answer, loads, numbers, tables};
 use crate::record::{Alternative, Fact, Record};
 use crate::render::{count, plural};
 
@@ -106,6 +106,9 @@ pub fn page(record: &Record, beside: &Beside) -> Page {
     }];
     if let Some(run) = &record.run {
         sections.insert(0, capacity::section(run, beside));
+        if let Some(load) = run.backlog.as_ref().and_then(loads::section) {
+            sections.insert(0, load);
+        }
         if run.backlog.is_none() {
             sections.push(numbers::section(run));
         }

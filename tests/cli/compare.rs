@@ -1,7 +1,7 @@
 //! Recorded runs side by side.
 
 use sockscope::record::Run;
-use sockscope::report::compare::{Named, Noise, compare, markdown};
+use sockscope::report::compare::{Named, Noise, compare, text};
 use sockscope::report::gate::Requirement;
 
 use crate::fixtures::Server;
@@ -44,8 +44,12 @@ fn two_probes_that_were_repeated_differ_by_more_than_the_noise() {
     // Nothing else changed on this host from one to the next.
     assert_eq!(all.changes.len(), 3, "{:?}", all.changes);
     assert_eq!(changed("environment.nofile_soft"), ["1024", "2048", "1024"]);
-    let text = markdown(&all);
-    assert!(text.contains("30 (+10, +50.0%; beyond the noise)"), "{text}");
+    let mut printed = Vec::new();
+    text(&mut printed, &all).unwrap();
+    let printed = String::from_utf8(printed).unwrap();
+    assert!(printed.contains("30 (+10, +50.0%; beyond the noise)"), "{printed}");
+    // One of them was not repeated.
+    assert!(printed.contains("note: noise unknown: "), "{printed}");
 }
 
 #[test]

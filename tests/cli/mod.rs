@@ -18,6 +18,7 @@ mod probe_refusals;
 mod repeat;
 mod report;
 mod report_page;
+mod report_several;
 mod run_schema;
 mod serve;
 mod serve_faults;

@@ -95,8 +95,16 @@ fn a_page_fits_a_phone_and_leaves_the_console_silent() {
     assert!(drawn >= 5, "{drawn} charts");
     assert_eq!(seen.charts, (drawn, drawn));
 
-    // So does that of a run that was cut off.
+    // So does a comparison, whose names are paths here.
     let run = records.run();
+    let mut both = sockscope();
+    both.arg("report").args([&run, &run]).args(["--format", "html"]);
+    let html = stdout(&both.output().unwrap(), 0);
+    assert!(html.contains("2 runs side by side"), "{html}");
+    let seen = look(dir.path(), &html).unwrap();
+    assert_eq!((seen.overflow, seen.console, seen.charts), (0, Vec::new(), (1, 1)));
+
+    // So does that of a run that was cut off.
     fs::remove_file(run.join("run.json")).unwrap();
     let page = sockscope().arg("report").arg(&run).args(["--format", "html"]).output();
     let seen = look(dir.path(), &stdout(&page.unwrap(), 0)).unwrap();

@@ -30,13 +30,7 @@ fn of_burst(burst: &BurstDoc) -> Vec<String> {
     let mut lines = vec![format!("burst    {dials} in {:.1} ms", burst.dialed_in_ms)];
     lines.extend(queued_before(burst.queued_before));
     let mut came = vec![format!("{} at once", count(burst.at_once))];
-    // By the second, not by the letter: `10s` after `2s`.
-    let mut delayed: Vec<(u64, u64)> = burst
-        .delayed
-        .iter()
-        .map(|(after, n)| (after.trim_end_matches('s').parse().unwrap_or(u64::MAX), *n))
-        .collect();
-    delayed.sort_unstable();
+    let delayed = burst.delayed_in_order();
     came.extend(delayed.iter().map(|(s, n)| format!("{} after {s} s", count(*n))));
     for (n, what) in [
         (burst.refused, "refused"),

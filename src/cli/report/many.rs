@@ -37,7 +37,8 @@ pub(super) fn run(
         }
         Format::Html | Format::Md => {
             return Err(Failure::usage(
-                "many runs are listed as text or json; html and md show one run",
+                "many runs are listed as text or json; html and md show one run, or compare \
+                 probes that are named",
             ));
         }
     };

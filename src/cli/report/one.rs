@@ -12,7 +12,7 @@ use crate::record::Record;
 use crate::report::cut_off::CutOff;
 use crate::report::list::Listed;
 use crate::report::text::{self, Style};
-use crate::report::{Beside, Input, html, markdown, page};
+use crate::report::{Beside, Input, Page, html, markdown, page};
 
 /// Writes `record` as `form` says.
 pub(super) fn run(
@@ -21,6 +21,20 @@ pub(super) fn run(
     given: Vec<Input>,
     output: Output,
 ) -> Result<Exit, Failure> {
+    fits(form, record)?;
+    let rendered = match form.format() {
+        Format::Text => Rendered::alone(as_text(form, record, output)?),
+        Format::Json => Rendered::alone(as_json(record).map_err(Failure::lacking)?),
+        Format::Html => {
+            Rendered::alone(html::render(&page(record, &beside(record, given))))
+        }
+        Format::Md => as_markdown(form, &page(record, &beside(record, given)), output),
+    };
+    put(&rendered, form.output.as_deref(), output)
+}
+
+/// Whether `record` is of what --target asks for.
+pub(super) fn fits(form: &Form, record: &Record) -> Result<(), Failure> {
     if let Some(text) = &form.target
         && !Listed::of(record).is_of(text)
     {
@@ -30,23 +44,17 @@ pub(super) fn run(
             record.target()
         )));
     }
-    let rendered = match form.format() {
-        Format::Text => Rendered::alone(as_text(form, record, output)?),
-        Format::Json => Rendered::alone(as_json(record).map_err(Failure::lacking)?),
-        Format::Html => {
-            Rendered::alone(html::render(&page(record, &beside(record, given))))
-        }
-        Format::Md => {
-            let page = page(record, &beside(record, given));
-            let folder = form.output.as_deref().map(charts_folder);
-            if folder.is_none() {
-                output.detail("charts are files beside the text: name it by -o FILE");
-            }
-            let made = markdown::render(&page, folder.as_deref());
-            Rendered { text: made.text, files: made.files }
-        }
-    };
-    put(&rendered, form.output.as_deref(), output)
+    Ok(())
+}
+
+/// The page as Markdown, its charts as files where it is one.
+pub(super) fn as_markdown(form: &Form, page: &Page, output: Output) -> Rendered {
+    let folder = form.output.as_deref().map(charts_folder);
+    if folder.is_none() {
+        output.detail("charts are files beside the text: name it by -o FILE");
+    }
+    let made = markdown::render(page, folder.as_deref());
+    Rendered { text: made.text, files: made.files }
 }
 
 /// What else is known of the target, in the folder that the run is in.

@@ -61,6 +61,19 @@ pub struct BurstDoc {
     pub syn_steps_ms: Vec<u64>,
 }
 
+impl BurstDoc {
+    /// [`Self::delayed`] by the second, not by the letter: `10s` after `2s`.
+    #[must_use]
+    pub fn delayed_in_order(&self) -> Vec<(u64, u64)> {
+        let second = |after: &str| after.trim_end_matches('s').parse();
+        let all = self.delayed.iter();
+        let mut all: Vec<(u64, u64)> =
+            all.map(|(after, n)| (second(after).unwrap_or(u64::MAX), *n)).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
 /// What a search for the deepest burst without loss found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]

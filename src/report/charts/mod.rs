@@ -7,6 +7,7 @@ mod over_time;
 mod sides;
 mod svg;
 
+pub use over_time::held_of_all;
 pub use svg::STYLE;
 
 use super::capacity::Beside;

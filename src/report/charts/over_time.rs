@@ -1,5 +1,7 @@
 //! What was held, and how fast it came.
 
+use std::fmt::Write as _;
+
 use super::Chart;
 use super::draw::{Plot, Series, YAxis, count_label, draw, time_label};
 use crate::record::{Level, Run, Sample};
@@ -85,6 +87,56 @@ pub(super) fn held(run: Option<&Run>, samples: &[Sample]) -> Chart {
     }
 }
 
+/// Lines of a chart that are told apart by their colours.
+const RUNS: usize = 6;
+/// Characters of a run's name that there is room for.
+const NAME: usize = 44;
+
+/// What several runs held, each from its own beginning.
+#[must_use]
+pub fn held_of_all(runs: &[(&str, &[Sample])]) -> Chart {
+    let drawn = runs.iter().take(RUNS);
+    let lines_of = drawn.map(|(name, samples)| {
+        Series::line(&shortened(name), points(samples, |s| Some(s.held)))
+    });
+    let most = runs.iter().map(|(name, samples)| {
+        match samples.iter().map(|sample| sample.held).max() {
+            Some(most) => format!("{name}: {} at the most", count(most)),
+            None => format!("{name}: no samples"),
+        }
+    });
+    let mut description = format!(
+        "Held: {}. Phantoms are counted at the peak, and not taken from these.",
+        most.collect::<Vec<_>>().join("; ")
+    );
+    if runs.len() > RUNS {
+        let _ = write!(description, " Drawn: the first {RUNS} runs.");
+    }
+    Chart {
+        id: "held",
+        title: "Connections held over time".into(),
+        description,
+        caption: None,
+        drawn: lines(
+            lines_of.collect(),
+            None,
+            YAxis::FromZero,
+            count_label,
+            "no timeline has two samples",
+        ),
+    }
+}
+
+/// A name without its middle, where it is too long for a legend.
+fn shortened(name: &str) -> String {
+    let all: Vec<char> = name.chars().collect();
+    if all.len() <= NAME {
+        return name.to_owned();
+    }
+    let (start, end) = (&all[..NAME / 2], &all[all.len() - (NAME / 2 - 1)..]);
+    start.iter().chain(&['…']).chain(end).collect()
+}
+
 /// Phantoms are counted once, at the peak.
 fn phantoms(run: Option<&Run>) -> String {
     let Some(run) = run else { return String::new() };
@@ -154,6 +206,25 @@ mod tests {
         }
         let none = drawn(|_| Sample::default());
         assert!(!none.contains("failed") && !none.contains("ended by"), "{none}");
+    }
+
+    #[test]
+    fn runs_are_drawn_together_as_far_as_colours_tell_them_apart() {
+        let some = samples(|n| Sample { held: 7 * n, ..Sample::default() });
+        let long = "x".repeat(30) + "MIDST" + &"y".repeat(30);
+        let chart =
+            held_of_all(&[("first", &some), (&long, &some[..2]), ("bare", &some[..1])]);
+        let drawn = chart.drawn.unwrap();
+        assert!(drawn.contains("first") && !drawn.contains("MIDST"), "{drawn}");
+        assert!(!drawn.contains("bare"), "a moment is no line");
+        assert!(chart.description.starts_with("Held: first: 21 at the most; xxx"));
+        let seven: Vec<(&str, &[Sample])> = ["a", "b", "c", "d", "e", "f", "the seventh"]
+            .map(|name| (name, &some[..]))
+            .into();
+        let chart = held_of_all(&seven);
+        assert!(!chart.drawn.unwrap().contains("the seventh"));
+        assert!(chart.description.ends_with("Drawn: the first 6 runs."));
+        assert!(held_of_all(&[("bare", &[])]).drawn.is_err());
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! kinds, and rates and latencies of different `--rate`s.
 
 mod around;
+mod page;
 mod print;
 mod rows;
 
 use serde::Serialize;
 
-pub use print::{markdown, text};
+pub use page::page;
+pub use print::text;
 
 use super::unit::Unit;
 use crate::record::{Level, Run, TargetKind, Timestamp};

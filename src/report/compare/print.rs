@@ -1,11 +1,12 @@
-//! A comparison for a terminal, and as Markdown.
+//! A comparison for a terminal, and what its cells say.
 
 use std::fmt::Write as _;
 use std::io;
 
-use super::{Cell, Change, Comparison, Difference, Noise, Row};
+use super::{Cell, Change, Column, Comparison, Difference, Noise, Row};
 use crate::render::escaped;
 use crate::render::table::{Align, Cells, Heading, StreamTable};
+use crate::report::noise::ENOUGH;
 use crate::report::unit::Unit;
 
 /// `18,000 (-1,989, -10.0%; beyond the noise)`.
@@ -18,7 +19,7 @@ fn shown(cell: &Cell, unit: Option<Unit>) -> String {
     }
 }
 
-fn differs(difference: &Difference, unit: Unit) -> String {
+pub(super) fn differs(difference: &Difference, unit: Unit) -> String {
     let Difference { absolute, percent, noise, .. } = difference;
     if *absolute == 0.0 {
         return "the same".to_owned();
@@ -36,6 +37,15 @@ fn differs(difference: &Difference, unit: Unit) -> String {
     text
 }
 
+/// What makes the noise known, where it is not.
+pub(super) fn noise(comparison: &Comparison) -> Option<&'static str> {
+    let few = |run: &Column| run.repeats.is_none_or(|repeats| repeats < ENOUGH as u64);
+    comparison.runs.iter().any(few).then_some(
+        "noise unknown: how far a number moves by itself is known from 5 runs on: \
+         sockscope probe --repeat 5",
+    )
+}
+
 fn name(comparison: &Comparison, n: usize) -> String {
     let run = &comparison.runs[n];
     match run.repeats {
@@ -45,17 +55,17 @@ fn name(comparison: &Comparison, n: usize) -> String {
 }
 
 /// What stands in each row: its label, and a text for each run.
-fn row(row: &Row) -> Vec<String> {
+pub(super) fn row(row: &Row) -> Vec<String> {
     let cells = row.cells.iter().map(|cell| shown(cell, row.unit));
     std::iter::once(row.label.to_owned()).chain(cells).collect()
 }
 
-fn change(change: &Change) -> Vec<String> {
+pub(super) fn change(change: &Change) -> Vec<String> {
     let values = change.values.iter().map(|v| v.clone().unwrap_or_else(|| "-".into()));
     std::iter::once(change.key.clone()).chain(values).collect()
 }
 
-fn headings(comparison: &Comparison, first: &str) -> Vec<String> {
+pub(super) fn headings(comparison: &Comparison, first: &str) -> Vec<String> {
     let names = (0..comparison.runs.len()).map(|n| name(comparison, n));
     std::iter::once(first.to_owned()).chain(names).collect()
 }
@@ -74,7 +84,7 @@ pub fn text(mut out: impl io::Write, comparison: &Comparison) -> io::Result<()> 
         let changes = comparison.changes.iter().map(change);
         table(&mut out, headings(comparison, "changed"), changes)?;
     }
-    for note in &comparison.notes {
+    for note in comparison.notes.iter().map(String::as_str).chain(noise(comparison)) {
         writeln!(out, "note: {}", escaped(note))?;
     }
     out.flush()
@@ -94,47 +104,4 @@ fn table(
         table.row(&cells, "")?;
     }
     table.finish().map(drop)
-}
-
-/// The same as Markdown.
-#[must_use]
-pub fn markdown(comparison: &Comparison) -> String {
-    let rows = comparison.rows.iter().map(row);
-    let mut text = markdown_table(&headings(comparison, ""), rows);
-    if comparison.changes.is_empty() {
-        text.push_str("\nNothing changed around them.\n");
-    } else {
-        text.push('\n');
-        let changes = comparison.changes.iter().map(change);
-        text.push_str(&markdown_table(&headings(comparison, "changed"), changes));
-    }
-    for note in &comparison.notes {
-        let _ = write!(text, "\n{}\n", literal(note));
-    }
-    text
-}
-
-fn markdown_table(titles: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let line = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(|cell| literal(cell)).collect();
-        format!("| {} |\n", cells.join(" | "))
-    };
-    let mut text = line(titles);
-    let _ = writeln!(text, "|{}", "---|".repeat(titles.len()));
-    for row in rows {
-        text.push_str(&line(&row));
-    }
-    text
-}
-
-/// Text that Markdown leaves as it is.
-fn literal(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in escaped(text).chars() {
-        if "\\`*_[]<>|#~&".contains(c) {
-            safe.push('\\');
-        }
-        safe.push(c);
-    }
-    safe
 }

@@ -1,5 +1,6 @@
 use super::*;
-use crate::record::{Interval, Latency, Repeat};
+use crate::record::{Interval, Latency, Repeat, Samples};
+use crate::report::markdown;
 use crate::report::noise::estimate;
 
 fn run(name: &str, held: u64, p99: u64) -> Named {
@@ -146,18 +147,19 @@ fn it_reads_well_on_a_terminal_and_as_markdown() {
     ] {
         assert!(out.contains(part), "{part}: {out}");
     }
-    let text = markdown(&both);
-    assert!(
-        text.starts_with("|  | a, 5 runs | b\\|c\\_d, 5 runs |\n|---|---|---|\n"),
-        "{text}"
-    );
+    let samples = [Samples::default(), Samples::default()];
+    let text = markdown::render(&page(&both, &samples.each_ref()), None).text;
     for part in [
+        "**practical maximum: 20,000 → 18,000** (-2,000, -10.0%; beyond the noise)",
+        "All were stopped by server.fd\\_limit.",
+        "| what | a, 5 runs | b\\|c\\_d, 5 runs |",
         "| practical maximum | 20,000 | 18,000 (-2,000, -10.0%; beyond the noise) |",
-        "| stopped by | server.fd\\_limit | server.fd\\_limit |",
         "| environment.kernel | 6.1.0 | 6.18.0 |",
+        "No chart: no timeline has two samples.",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+    assert!(!text.contains("noise unknown: how far"), "all were repeated: {text}");
     let json = serde_json::to_value(&both).unwrap();
     assert_eq!(json["schema"], "sockscope.compare/1");
     let row =
