@@ -73,13 +73,13 @@ fn held_throughout(f: &Findings, shared: &Shared) -> (u64, Level) {
 }
 
 /// How sure the confirmation is. A keepalive that had to be repeated shows what is lost
-/// on the way there and back. Two packets in a row must be lost on the way back for a
-/// half-open one to be taken for a true one (two repeats of its SYN-ACK), and no more is
-/// lost on one way than on both; three, there or back, for a true one to be given up.
+/// on the way there and back, about half of it on each. One packet too few on one way is
+/// taken for the worst that can mislead: results/phantoms.md measured up to 0.7 % of
+/// connections counted wrongly where each way lost 1 %, and 6.2 % where it lost 10 %.
 pub(super) fn confirmation(f: &Findings) -> Confirmation {
     let asked = f.after.confirmed.max(1) as f64;
     let loss = (f.after.asked_again as f64 / asked).min(1.0);
-    Confirmation { round_trip_loss: loss, error_probability: loss.powi(2) }
+    Confirmation { round_trip_loss: loss, error_probability: loss / 2.0 }
 }
 
 /// What a reader must know of the level: what was lost, and what may be deferred.
