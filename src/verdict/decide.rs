@@ -3,8 +3,8 @@
 
 use super::{Evidence, Tally};
 
-/// `sport = :8080`, as ss(8) selects the target's port; None of a unix socket.
-fn port(t: &Tally) -> Option<&str> {
+/// The port of the target, `8080`; None of a unix socket.
+pub(super) fn port(t: &Tally) -> Option<&str> {
     let port = t.target.rsplit_once(':').map(|(_, port)| port);
     port.filter(|port| !t.is_unix && port.bytes().all(|b| b.is_ascii_digit()))
 }

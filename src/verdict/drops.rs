@@ -1,24 +1,18 @@
 //! What the server ends that it had taken: after a time, for new ones, or at random.
 
 use super::make::Draft;
+use super::tally::HABIT;
 use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally};
 use crate::host::process::ProcessView;
 use crate::render::{count, escaped, plural, seconds};
 
 /// What OpenSSH says to those that it drops at random (sshd_config(5)).
 const MAX_STARTUPS: &str = "MaxStartups";
-/// The fewest ends from which a habit is read.
-const HABIT: u64 = 10;
-
-fn ended(t: &Tally) -> u64 {
-    t.closed_silent + t.closed_after_words + t.closed_answered + t.closed_reset
-}
-
 /// Whether so much was lost while nothing was dialed that it counts. The last of those
 /// that a busy server turns away may be turned away when the hold has begun: where that
 /// goes on, a few more are no loss of what was held.
 fn lost_holding(t: &Tally) -> bool {
-    let before = ended(t).saturating_sub(t.lost_in_hold);
+    let before = t.ended().saturating_sub(t.lost_in_hold);
     // By the server's table all that it had accepted is still there.
     let kept = |(then, now): (ServerCounts, ServerCounts)| {
         now.accepted >= then.accepted && t.lost_in_hold <= then.queued
@@ -63,7 +57,7 @@ pub(super) fn ended_while_held(t: &Tally, e: &Evidence) -> Option<Draft> {
     let none_stays = t.open == 0
         && c.aged >= HABIT
         && c.same_age()
-        && c.aged.saturating_mul(10) >= ended(t).saturating_mul(9);
+        && c.aged.saturating_mul(10) >= t.ended().saturating_mul(9);
     // A server that is slow to turn new ones away ends what seemed to be held.
     let taken_back = t.stop == Stop::Losing && !c.spares_the_first();
     if !taken_back && !lost_holding(t) && !none_stays {
@@ -154,7 +148,7 @@ fn makes_room(t: &Tally) -> Draft {
     Draft::likely(Code::ServerEvicts, summary)
         .fact(
             "ended while others were dialed",
-            count(ended(t).saturating_sub(t.lost_in_hold)),
+            count(t.ended().saturating_sub(t.lost_in_hold)),
             "the server's FIN or RST",
         )
         .fact(
@@ -187,9 +181,9 @@ pub(super) fn evicts(t: &Tally, e: &Evidence) -> Option<Draft> {
     // What waits in the accept queue is younger than what was turned away.
     let newest = c.held_after > 0.9 && c.ended_after < 0.1 && !c.spares_the_first();
     let gone = t.elders_open * 10 < t.elders.min(t.open)
-        && ended(t).saturating_mul(100) >= t.established;
+        && t.ended().saturating_mul(100) >= t.established;
     let calm = !lost_holding(t) && t.hold_s > 0.0;
-    (ended(t) >= HABIT && (newest || gone) && calm && t.held > 0).then(|| {
+    (t.ended() >= HABIT && (newest || gone) && calm && t.held > 0).then(|| {
         let elders = format!("{} of {}", count(t.elders_open), count(t.elders));
         ages(makes_room(t), t)
             .fact("of the first connections, open", elders, "this probe")
@@ -205,7 +199,7 @@ fn share(part: f64) -> String {
 pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
     let c = &t.closings;
     let full = e.listener.as_ref().is_some_and(ListenerSeen::is_full);
-    let young = ended(t).saturating_sub(t.closed_old + t.lost_in_hold);
+    let young = t.ended().saturating_sub(t.closed_old + t.lost_in_hold);
     #[allow(clippy::cast_precision_loss)]
     let between = c.held_after * t.held as f64;
     // Where dialers and server wait for a processor, a few are out of order.
@@ -226,7 +220,7 @@ pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
 /// slow it drops what seemed to be held.
 pub(super) fn max_startups(t: &Tally, e: &Evidence) -> Option<Draft> {
     let words = t.words.iter().find(|words| words.contains(MAX_STARTUPS))?;
-    if ended(t) < HABIT {
+    if t.ended() < HABIT {
         return None;
     }
     let held = plural(t.held, "connection");
@@ -235,7 +229,7 @@ pub(super) fn max_startups(t: &Tally, e: &Evidence) -> Option<Draft> {
          {held}."
     );
     let quoted = format!("\"{}\"", words.trim_end());
-    Some(at_random(t, e, summary, ended(t)).fact("it said", quoted, "the connection"))
+    Some(at_random(t, e, summary, t.ended()).fact("it said", quoted, "the connection"))
 }
 
 fn at_random(t: &Tally, e: &Evidence, summary: String, ended: u64) -> Draft {

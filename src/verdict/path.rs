@@ -22,11 +22,6 @@ fn host(t: &Tally) -> &str {
     host.split_once('%').map_or(host, |(host, _)| host)
 }
 
-/// The port of the target.
-fn port(t: &Tally) -> Option<u16> {
-    t.target.rsplit_once(':')?.1.parse().ok().filter(|_| !t.is_unix)
-}
-
 /// What every dial met.
 fn dials(draft: Draft, (errno, times): (i32, u64)) -> Draft {
     let met = format!("{} times {}", count(times), errno_name(errno));
@@ -176,13 +171,13 @@ pub(super) fn conntrack(t: &Tally, e: &Evidence) -> Option<Draft> {
                 "sysctl -w net.netfilter.nf_conntrack_max={} (root)",
                 max * 4
             ))
-            .remedies(port(t).map(|port| e.type_there(untracked(port))))
+            .remedies(decide::port(t).map(|port| e.type_there(untracked(port))))
             .raises(Some(max * 4), &[CONNTRACK]),
     )
 }
 
 /// Rules that leave the connections of a port out of the table (nft(8), notrack).
-fn untracked(port: u16) -> String {
+fn untracked(port: &str) -> String {
     let chain = |name: &str, hook: &str, field: &str| {
         format!(
             "add chain inet untracked {name} {{ type filter hook {hook} priority raw; }}; \

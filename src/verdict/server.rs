@@ -1,6 +1,7 @@
 //! Limits of the server, and what its process does.
 
 use super::make::Draft;
+use super::tally::HABIT;
 use super::{
     Code, Evidence, ListenerSeen, OwnerSeen, ServerCounts, Stop, Tally, Trial, decide,
 };
@@ -8,9 +9,6 @@ use crate::host::ceilings::{FILE_MAX, NOFILE_HARD, NOFILE_SOFT};
 use crate::host::process::{ProcessView, UNLIMITED};
 use crate::record::Level;
 use crate::render::{count, escaped, micros, plural, rate, shell_word};
-
-/// The fewest ends from which a habit is read.
-const HABIT: u64 = 10;
 
 /// `pid 4711`, or `pid 4711 thread 4715` for a table of a thread's own.
 fn who(process: &ProcessView) -> String {
@@ -64,7 +62,7 @@ pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
     }
     // From outside: what was held is lost at once, and new dials are refused.
     let refused = t.errors.get(&libc::ECONNREFUSED).copied().unwrap_or(0);
-    let lost = ended(t);
+    let lost = t.ended();
     let most_lost = t.established > 0 && lost * 10 >= t.established * 9;
     let trial = t.trial == Some(Trial::Refused);
     (most_lost && (trial || refused > 0)).then(|| {
@@ -80,10 +78,6 @@ pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
             .or(Code::ServerNotListening, "on the server's host: is its process there?")
             .remedy("see why it ended: journalctl, dmesg on the server's host".into())
     })
-}
-
-fn ended(t: &Tally) -> u64 {
-    t.closed_silent + t.closed_after_words + t.closed_answered + t.closed_reset
 }
 
 /// Every process that holds the listener is stopped (SIGSTOP, a debugger).
@@ -351,7 +345,7 @@ pub(super) fn resets_by_overflow(t: &Tally, e: &Evidence) -> Option<Draft> {
 pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
     // Those that came later and did not stay were turned away, however long they waited.
     let waited = if t.closings.spares_the_first() { 0 } else { t.closed_old };
-    let young = ended(t).saturating_sub(waited);
+    let young = t.ended().saturating_sub(waited);
     // A few that end for reasons of their own are not a limit.
     if young == 0
         || young * 100 < t.established

@@ -127,6 +127,17 @@ pub struct Tally {
     pub client: Client,
 }
 
+impl Tally {
+    /// Established connections that the server ended, in whatever way.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.closed_silent
+            + self.closed_after_words
+            + self.closed_answered
+            + self.closed_reset
+    }
+}
+
 /// The probe's connections as the server's host counts them (FACTS 7a).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ServerCounts {
@@ -218,6 +229,8 @@ pub struct Closings {
 
 /// Connections are of different ages where they came over so long.
 const AGES_MS: u64 = 500;
+/// The fewest ends from which a habit is read.
+pub(super) const HABIT: u64 = 10;
 
 impl Closings {
     /// Whether all ended after the same time: nine of ten within 20 % of the median.

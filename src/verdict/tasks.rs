@@ -1,23 +1,19 @@
 //! A server that has a thread or a process for each connection, and may start no more.
 
 use super::make::Draft;
+use super::tally::HABIT;
 use super::{Code, Evidence, Stop, Tally};
 use crate::host::ceilings::CGROUP_PIDS;
 use crate::host::remedy;
 use crate::render::{count, plural};
 
-/// The fewest ends from which a habit is read.
-const HABIT: u64 = 10;
-
 /// Its cgroup has all the threads and processes that pids.max allows: what it accepts then
 /// it closes, or it accepts no more.
 pub(super) fn tasks(t: &Tally, e: &Evidence) -> Option<Draft> {
     let full = e.tasks.as_ref().filter(|c| c.limit > 0 && c.used >= c.limit)?;
-    let ended =
-        t.closed_silent + t.closed_after_words + t.closed_answered + t.closed_reset;
     let waits = e.listener.as_ref().is_some_and(|l| l.queue_len > 0);
     let limited = matches!(t.stop, Stop::Plateau | Stop::Losing);
-    if !limited || (ended < HABIT && !waits) {
+    if !limited || (t.ended() < HABIT && !waits) {
         return None;
     }
     let file = full.file.display().to_string();

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::ValueEnum;
 
-use super::args::{Args, Format};
+use super::args::Args;
 use super::attach::{Named, attach, inside};
 use super::record::Recorder;
-use super::{closed_pipe_is_fine, heed_signals, print_json, summary};
+use super::{conclude, heed_signals};
 use crate::backlog::burst::{Burst, BurstError, Burster, Shape};
 use crate::backlog::find::{Limits, Search, SearchEnd, search};
 use crate::backlog::loads::{of_burst, of_search};
@@ -146,26 +146,8 @@ fn measure(
     };
     let (outcome, mut document) = made.into_document(&asked, &mut recorder);
     document.warnings.splice(0..0, warnings);
-    report(args, &asked, document, recorder, output)?;
+    conclude(args, &asked, document, recorder, output)?;
     Ok(outcome)
-}
-
-fn report(
-    args: &Args,
-    asked: &Asked,
-    mut document: BacklogDoc,
-    recorder: Recorder,
-    output: &Output,
-) -> Result<(), Failure> {
-    let root = ProcRoot::new(&args.proc_root);
-    let recorded = recorder.finish(asked, &mut document, &root);
-    for warning in &document.warnings {
-        output.note(&warning.message);
-    }
-    closed_pipe_is_fine(match args.format() {
-        Format::Json => print_json(&document),
-        _ => summary::print(&document, recorded.as_deref(), output),
-    })
 }
 
 /// The addresses to try; a port of this host means whatever listens on it.

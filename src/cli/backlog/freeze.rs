@@ -3,10 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
-use super::args::{Args, Format};
+use super::args::Args;
 use super::attach::{Named, attach_listening, inside};
 use super::record::Recorder;
-use super::{closed_pipe_is_fine, heed_signals, print_json, summary};
+use super::{conclude, heed_signals};
 use crate::backlog::HoldersError;
 use crate::backlog::freeze::{FillEnd, FreezeError, Prepared, WatchdogCommand};
 use crate::backlog::loads::of_freeze;
@@ -108,15 +108,7 @@ fn measure(
             return Err(failure(error));
         }
     };
-    let mut document = of_freeze(&asked, &freeze);
-    let recorded = recorder.finish(&asked, &mut document, &root);
-    for warning in &document.warnings {
-        output.note(&warning.message);
-    }
-    closed_pipe_is_fine(match args.format() {
-        Format::Json => print_json(&document),
-        _ => summary::print(&document, recorded.as_deref(), output),
-    })?;
+    conclude(args, &asked, of_freeze(&asked, &freeze), recorder, output)?;
     Ok(match freeze.end {
         FillEnd::Full => Exit::Done,
         FillEnd::Interrupted => Exit::Interrupted,

@@ -21,10 +21,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub(super) use args::Args;
 use args::Format;
+use record::Recorder;
 pub(super) use summary::write as write_watched;
 
 use super::exit::{Exit, Failure};
 use super::output::Output;
+use crate::backlog::report::Asked;
+use crate::host::ProcRoot;
 use crate::record::backlog::BacklogDoc;
 
 /// Runs the command.
@@ -48,6 +51,25 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
             observe::run(args, target, &output)
         }
     }
+}
+
+/// Writes the record of what was learned, and prints it, notes first.
+fn conclude(
+    args: &Args,
+    asked: &Asked,
+    mut document: BacklogDoc,
+    recorder: Recorder,
+    output: &Output,
+) -> Result<(), Failure> {
+    let root = ProcRoot::new(&args.proc_root);
+    let recorded = recorder.finish(asked, &mut document, &root);
+    for warning in &document.warnings {
+        output.note(&warning.message);
+    }
+    closed_pipe_is_fine(match args.format() {
+        Format::Json => print_json(&document),
+        _ => summary::print(&document, recorded.as_deref(), output),
+    })
 }
 
 /// Prints a document.

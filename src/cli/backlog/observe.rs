@@ -3,10 +3,10 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-use super::args::{Args, Format};
+use super::args::Args;
 use super::attach::{Named, attach_listening};
 use super::record::Recorder;
-use super::{closed_pipe_is_fine, heed_signals, print_json, summary};
+use super::{conclude, heed_signals};
 use crate::backlog::observe::{EndedBy, Observation, Progress, Settings, observe};
 use crate::backlog::report::{self, Asked};
 use crate::cli::exit::{Exit, Failure};
@@ -45,15 +45,7 @@ pub(super) fn run(args: &Args, given: &str, output: &Output) -> Result<Exit, Fai
         until_overflow: args.wait_for_overflow,
     };
     let observation = watched(watch, settings, &interrupted, output, &mut recorder)?;
-    let mut document = report::document(&asked, &observation);
-    let recorded = recorder.finish(&asked, &mut document, &root);
-    for warning in &document.warnings {
-        output.note(&warning.message);
-    }
-    closed_pipe_is_fine(match args.format() {
-        Format::Json => print_json(&document),
-        _ => summary::print(&document, recorded.as_deref(), output),
-    })?;
+    conclude(args, &asked, report::document(&asked, &observation), recorder, output)?;
     Ok(match observation.ended_by {
         EndedBy::Interrupted => Exit::Interrupted,
         EndedBy::Time if args.wait_for_overflow => Exit::Unmet,
