@@ -12,6 +12,7 @@
 //!   the allocator of four-tuples, the dialers, the ramp, and the evidence.
 //! - [`backlog`]: the accept queue of a listener: observed, overrun by a burst, measured
 //!   while its owner is stopped.
+//! - [`lab`]: what is said of sockets, each claim an experiment on this kernel.
 //! - [`server`]: the reference servers that a probe can be tried on.
 //! - [`verdict`]: `judge(&Tally, &Evidence) -> Verdict`, pure: which limit stopped it.
 //! - [`sockets`]: the sockets of this host: the socket table, its sources, filters and
@@ -27,6 +28,7 @@ pub mod backlog;
 pub mod cli;
 pub mod host;
 pub mod kernel;
+pub mod lab;
 pub mod probe;
 pub mod record;
 pub mod render;

@@ -3,8 +3,10 @@
 mod backlog;
 mod dry_run;
 mod embedded;
+mod ending;
 pub mod exit;
 mod gate;
+mod lab;
 mod limits;
 pub mod output;
 pub mod parse;
@@ -64,6 +66,7 @@ enum Command {
     Limits(Box<limits::Args>),
     #[command(hide = true)]
     Watchdog(backlog::freeze::WatchdogArgs),
+    Lab(Box<lab::Args>),
     Report(Box<report::Args>),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Sockets(args) => sockets::run(&args, output),
         Command::Limits(args) => limits::run(&args, output),
         Command::Watchdog(args) => backlog::freeze::watch(&args),
+        Command::Lab(args) => lab::run(&args, output),
         Command::Report(args) => report::run(&args, output),
         Command::Completions(args) => shell::completions(&args, Cli::command()),
         Command::Man(args) => shell::man(&args, Cli::command()),

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use super::embedded::Embedded;
+use super::embedded;
 use super::exit::{Exit, Failure};
 use super::gate::{Gate, GateArgs};
 use super::output::Output;
@@ -32,6 +32,7 @@ use crate::record::{Repeat, Run, RunFolder, TargetKind};
 use crate::render::{plural, seconds};
 use crate::report::metrics;
 use crate::report::repeat::together;
+use crate::server::child::Child;
 
 /// Memory that is always left: this, or one part in [`FLOOR_PART`] of all.
 const FLOOR_BYTES: u64 = 256 << 20;
@@ -219,7 +220,7 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     let service = args.served.service(target.as_ref()).map_err(Failure::usage)?;
     let goal = target.as_ref().zip(args.target.as_deref());
     let goal = goal.map(|(target, given)| Goal::of(target, given)).transpose()?;
-    let embedded_limit = hard.min(super::embedded::FD_LIMIT);
+    let embedded_limit = hard.min(embedded::FD_LIMIT);
     let kind = match &target {
         Some(Target::Http { .. }) => TargetKind::Http,
         Some(Target::Unix(_)) => TargetKind::Unix,
@@ -378,11 +379,11 @@ fn begin(
     service: Option<Service>,
     embedded_limit: u64,
     interrupted: &AtomicBool,
-) -> Result<(Prepared, Option<Embedded>), Failure> {
+) -> Result<(Prepared, Option<Child>), Failure> {
     let (goal, embedded) = match goal {
         Some(goal) => (goal, None),
         None => {
-            let server = Embedded::start(embedded_limit).map_err(Failure::lacking)?;
+            let server = embedded::start(embedded_limit).map_err(Failure::lacking)?;
             let target = Target::parse(&server.address).map_err(Failure::usage)?;
             (Goal::of(&target, &server.address)?, Some(server))
         }

@@ -11,6 +11,7 @@ pub mod kcmp;
 pub(crate) mod netlink;
 pub mod netns;
 pub mod pidfd;
+pub mod private;
 pub mod signals;
 pub mod sock_diag;
 pub mod tcp_info;

@@ -4,10 +4,12 @@
 //! - [`plan`]: what a server is asked to be; [`address`]: where.
 //! - `event`, `thread`, `fork`, `iterative`: one file a model. Read these.
 //! - `admit`: whom they let in, with their faults; `speak`: what they answer.
+//! - [`child`]: one in a process of its own.
 //! - `listen`, `door`, `watch`: making listeners, waiting for clients, for the end.
 
 pub mod address;
 mod admit;
+pub mod child;
 mod door;
 mod event;
 mod fork;

@@ -5,6 +5,7 @@ mod backlog_burst;
 mod backlog_freeze;
 mod compare;
 mod gate;
+mod lab;
 mod limits;
 mod limits_egress;
 mod limits_fixtures;

@@ -14,16 +14,13 @@ mod stream;
 mod summary;
 
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub(super) use args::Args;
 use args::Format;
 use record::Recorder;
 pub(super) use summary::write as write_watched;
 
+use super::ending::{closed_pipe_is_fine, heed_signals};
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use crate::backlog::report::Asked;
@@ -78,26 +75,4 @@ fn print_json(document: &BacklogDoc) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut out, document)?;
     writeln!(out)?;
     out.flush()
-}
-
-/// A flag that a signal sets: what was begun is then ended in order.
-fn heed_signals() -> Result<Arc<AtomicBool>, Failure> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone())
-            .map_err(Failure::lacking)?;
-    }
-    Ok(interrupted)
-}
-
-/// A reader that has seen enough (`| head`) is no error.
-fn closed_pipe_is_fine(printed: io::Result<()>) -> Result<(), Failure> {
-    match printed {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => {
-            let error = anyhow::Error::new(error).context("the result cannot be printed");
-            Err(Failure::lacking(error))
-        }
-        Ok(()) => Ok(()),
-    }
 }

@@ -7,11 +7,8 @@ mod print;
 mod subject;
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-
+use super::ending::heed_signals;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 pub(super) use args::Args;
@@ -221,11 +218,7 @@ fn measure_fds(args: &Args, root: &ProcRoot) -> Result<Option<FdsMeasured>, Fail
         return Ok(None);
     }
     let _limits = raise_nofile();
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone())
-            .map_err(Failure::lacking)?;
-    }
+    let interrupted = heed_signals()?;
     let memory = crate::host::memory::memory(root).map_err(Failure::lacking)?;
     let plan = FdPlan {
         tables: usize::try_from(args.fd_tables).unwrap_or(usize::MAX),

@@ -1,0 +1,98 @@
+//! What is said of sockets, checked against this kernel: each claim an experiment of a
+//! few seconds, in a network namespace of its own where that is allowed.
+//!
+//! - [`experiment`]: what an experiment is, and what comes of it.
+//! - [`bench`]: where it is made and what it has at hand; [`moment`]: the socket table at
+//!   a decisive moment.
+//! - One file an experiment: its claim, its trial, and `judge`, the pure function that
+//!   makes the finding of the numbers seen.
+
+pub mod bench;
+pub mod experiment;
+pub mod moment;
+
+mod file;
+mod new_port;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::bench::{Bench, Place};
+use self::experiment::{Experiment, Outcome, Step, Unable};
+use crate::kernel::private::enter_network_namespace;
+use crate::sockets::model::Inode;
+
+/// Every experiment, in the order of their numbers.
+pub const ALL: &[Experiment] = &[file::EXPERIMENT, new_port::EXPERIMENT];
+
+/// An experiment that was made.
+#[derive(Debug)]
+pub struct Done {
+    /// Which.
+    pub experiment: &'static Experiment,
+    /// What came of it.
+    pub outcome: Result<Outcome, Unable>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Makes an experiment, on a thread that ends with it; at a private place in a network
+/// namespace that nothing else has been in.
+#[must_use]
+pub fn make(experiment: &'static Experiment, bench: &Bench<'_>) -> Done {
+    let started = Instant::now();
+    let outcome = thread::scope(|scope| {
+        let inside =
+            thread::Builder::new().name(experiment.id.into()).spawn_scoped(scope, || {
+                if bench.place == Place::Private {
+                    enter_network_namespace().step("making a network namespace")?;
+                }
+                (experiment.run)(bench)
+            });
+        match inside.step("starting a thread")?.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    Done { experiment, outcome, took: started.elapsed() }
+}
+
+/// The experiment of a number or an id.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Experiment> {
+    let number = name.parse::<u8>().ok();
+    ALL.iter().find(|one| one.id == name || Some(one.number) == number)
+}
+
+/// The name of an errno; 0 is success.
+fn errno_name(errno: i32) -> String {
+    match errno {
+        0 => "success".into(),
+        errno => crate::kernel::errno::name(errno),
+    }
+}
+
+/// The inode of an open socket, as the socket table has it.
+fn inode(socket: impl AsFd) -> io::Result<Inode> {
+    Ok(Inode(rustix::fs::fstat(socket)?.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_experiment_has_a_number_and_a_name_of_its_own() {
+        for (at, experiment) in ALL.iter().enumerate() {
+            let Experiment { number, id, claim, trial, .. } = experiment;
+            assert!(at == 0 || ALL[at - 1].number < *number, "{id} is out of order");
+            assert_eq!(find(id).map(|one| one.number), Some(*number));
+            assert_eq!(find(&number.to_string()).map(|one| one.id), Some(*id));
+            assert!(id.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{id}");
+            assert!(claim.ends_with('.') && trial.ends_with('.'), "{id}");
+        }
+        assert!(find("0").is_none() && find("").is_none());
+    }
+}
