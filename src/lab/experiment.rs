@@ -2,6 +2,7 @@
 
 use std::io;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -24,7 +25,7 @@ pub struct Experiment {
 }
 
 /// What a trial says of a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
     /// It is so.
@@ -111,7 +112,7 @@ impl Outcome {
 }
 
 /// Numbers against numbers.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Chart {
     /// What it shows.
     pub title: String,
@@ -124,7 +125,7 @@ pub struct Chart {
 }
 
 /// What a vertical axis counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantity {
     /// Microseconds.
@@ -134,7 +135,7 @@ pub enum Quantity {
 }
 
 /// One line of a chart.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Line {
     /// Its name.
     pub name: String,
@@ -163,6 +164,15 @@ pub enum Unable {
 }
 
 impl Unable {
+    /// As a sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let text = self.to_string();
+        let mut letters = text.chars();
+        let first = letters.next().map(char::to_uppercase);
+        first.into_iter().flatten().chain(letters).chain(['.']).collect()
+    }
+
     /// For `map_err`: the kernel refused what was being done.
     pub(super) fn at(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }

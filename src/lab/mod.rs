@@ -4,10 +4,12 @@
 //! - [`experiment`]: what an experiment is, and what comes of it.
 //! - [`bench`]: where it is made and what it has at hand; [`moment`]: the socket table at
 //!   a decisive moment.
+//! - [`document`]: all of it as JSON.
 //! - One file an experiment: its claim, its trial, and `judge`, the pure function that
 //!   makes the finding of the numbers seen.
 
 pub mod bench;
+pub mod document;
 pub mod experiment;
 pub mod moment;
 

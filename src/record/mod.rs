@@ -26,6 +26,7 @@ pub use pairs::{Endpoint, PairRow, ServerEnd};
 pub use plan::{Close, Plan, Predicted, SeenBy, Target, TargetKind};
 pub use read::{ReadError, Record, Samples};
 pub use repeat::{Estimate, Interval, Repeat};
+pub(crate) use schema::schema_of;
 pub use schema::{Run, SCHEMA, Warning, backlog_schema, run_schema};
 pub use timeline::{Phase, Sample};
 pub use timestamp::Timestamp;

@@ -85,7 +85,7 @@ pub fn backlog_schema() -> schemars::Schema {
 
 /// The schema of what is written: a key that always stands is required, even where it may
 /// be null.
-fn schema_of<T: JsonSchema>() -> schemars::Schema {
+pub(crate) fn schema_of<T: JsonSchema>() -> schemars::Schema {
     let settings = SchemaSettings::draft2020_12().for_serialize();
     settings.with_transform(NoDefaults).into_generator().into_root_schema_for::<T>()
 }

@@ -1,8 +1,12 @@
 //! `sockscope lab`: what each experiment finds on this kernel, and how it is asked for.
 
+use std::fs;
+
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::fixtures::probing::{json, stdout};
+use crate::fixtures::schema::Schema;
 use crate::fixtures::sockscope;
 
 /// A test for each experiment: its id, and the finding.
@@ -62,4 +66,62 @@ fn text_says_claim_trial_table_numbers_and_why() {
     for part in ["claim  ", "trial  ", "table  ", "LISTEN", "seen  ", "why  "] {
         assert!(text.contains(part), "no {part}: {text}");
     }
+}
+
+#[test]
+fn the_published_schema_is_that_of_what_is_printed() {
+    let path = format!("{}/docs/lab.schema.json", env!("CARGO_MANIFEST_DIR"));
+    let ours = serde_json::to_string_pretty(&sockscope::lab::document::schema());
+    let ours = ours.unwrap() + "\n";
+    if std::env::var_os("UPDATE_SCHEMA").is_some_and(|update| update == "1") {
+        fs::write(&path, &ours).unwrap();
+    }
+    let published = fs::read_to_string(&path).unwrap_or_default();
+    assert!(published == ours, "docs/lab.schema.json is not what UPDATE_SCHEMA=1 writes");
+    let output = sockscope().args(["lab", "-j", "file", "new-port"]).output().unwrap();
+    let document = json(&output, 0);
+    let schema = Schema::published("lab.schema.json");
+    schema.check(&document).unwrap_or_else(|why| panic!("{why}"));
+    let rows = Schema::published("socket.schema.json");
+    let sockets = &document["experiments"][1]["moments"][0]["sockets"];
+    let sockets =
+        serde_json::json!({"schema": "sockscope.sockets/1", "sockets": sockets});
+    rows.check(&sockets).unwrap_or_else(|why| panic!("{why}"));
+}
+
+#[test]
+fn a_report_is_written_as_its_ending_says() {
+    let folder = TempDir::new().unwrap();
+    let report = |name: &str, code: i32| {
+        let to = folder.path().join(name);
+        let output =
+            sockscope().args(["lab", "new-port", "--report"]).arg(to).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    report("both", 0);
+    for name in ["both/lab.html", "both/lab.md"] {
+        let text = fs::read_to_string(folder.path().join(name)).unwrap();
+        for part in ["gets a new socket, not a new port", "LISTEN", "Finding"] {
+            assert!(text.contains(part), "{name}: no {part}");
+        }
+    }
+    report("one.md", 0);
+    assert!(folder.path().join("one.md").is_file());
+    let said = report("one.pdf", 2);
+    assert!(said.contains("nothing is written as .pdf"), "{said}");
+    assert!(!folder.path().join("one.pdf").exists());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = sockscope()
+        .args(["lab", "--list"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }

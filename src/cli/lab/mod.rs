@@ -1,9 +1,10 @@
 //! `sockscope lab`: what is said of sockets, checked against this kernel.
 
-mod document;
+mod page;
 mod print;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
 use clap::ValueEnum;
@@ -13,7 +14,7 @@ use super::exit::{Exit, Failure};
 use super::output::Output;
 use crate::lab::bench::{Bench, Place};
 use crate::lab::experiment::{Experiment, Unable};
-use crate::lab::{self, Done};
+use crate::lab::{self, Done, document};
 use crate::render::plural;
 
 /// Check what is said of sockets against this kernel
@@ -38,6 +39,10 @@ pub(super) struct Args {
     /// The same as --format json
     #[arg(short, long = "json", conflicts_with = "format")]
     json: bool,
+
+    /// Write a report: FILE.html, FILE.md, or both into a folder
+    #[arg(long, value_name = "PATH", conflicts_with = "list")]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -51,6 +56,9 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
     let chosen = choose(&args.experiments)?;
     let is_json = args.json || args.format == Format::Json;
     let mut out = io::BufWriter::new(io::stdout().lock());
+    if let Some(to) = &args.report {
+        page::fits(to)?;
+    }
     if args.list {
         let listed = match is_json {
             true => document::list(&mut out, &chosen),
@@ -95,6 +103,11 @@ pub(super) fn run(args: &Args, output: Output) -> Result<Exit, Failure> {
         false => print::sum(&mut out, &all),
     };
     closed_pipe_is_fine(printed.and_then(|()| out.flush()))?;
+    if let Some(to) = &args.report {
+        for path in page::write(to, place, &all)? {
+            output.note(&format!("report: {path}"));
+        }
+    }
     Ok(exit(&all, interrupted.load(Relaxed)))
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::summary;
 use crate::lab::Done;
-use crate::lab::experiment::{Chart, Experiment, Finding, Outcome, Quantity, Unable};
+use crate::lab::experiment::{Chart, Experiment, Finding, Outcome, Quantity};
 use crate::lab::moment::{COLUMNS, Moment};
 use crate::render::table::{Align, Cells, Heading, StreamTable};
 use crate::render::{count, escaped, micros, plural, seconds};
@@ -39,17 +39,9 @@ pub(super) fn done(out: &mut impl Write, done: &Done, color: bool) -> io::Result
     field(out, "trial", trial)?;
     match &done.outcome {
         Ok(outcome) => seen(out, outcome)?,
-        Err(why) => field(out, "why", &escaped(&sentence(why)))?,
+        Err(why) => field(out, "why", &escaped(&why.sentence()))?,
     }
     writeln!(out)
-}
-
-/// A reason as a sentence.
-pub(super) fn sentence(why: &Unable) -> String {
-    let text = why.to_string();
-    let mut letters = text.chars();
-    let first = letters.next().map(char::to_uppercase);
-    first.into_iter().flatten().chain(letters).chain(['.']).collect()
 }
 
 fn seen(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {

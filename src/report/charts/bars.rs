@@ -94,7 +94,7 @@ pub(super) fn ceilings(run: &Run, limits: Option<&LimitsDoc>) -> Chart {
         all.iter().map(|bar| format!("{}: {}", bar.name, bar.label)).collect();
     let nothing = run.plan.predicted.is_none() && all.len() < 2;
     Chart {
-        id: "ceilings",
+        id: "ceilings".into(),
         title: "Ceilings and the measured maximum".into(),
         description: format!("{}. The scale is logarithmic.", said.join("; ")),
         caption: Some("The scale is logarithmic.".into()),

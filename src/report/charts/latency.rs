@@ -18,7 +18,7 @@ pub(super) fn over_time(samples: &[Sample]) -> Chart {
         described(&p50, &p99, "connections established since the sample before");
     let series = vec![Series::line("p50", p50), Series::line("p99", p99)];
     Chart {
-        id: "connect-latency",
+        id: "connect-latency".into(),
         title: "Connect latency over time".into(),
         description,
         caption: None,
@@ -54,7 +54,7 @@ pub(super) fn against_held(samples: &[Sample]) -> Chart {
         }),
     };
     Chart {
-        id: "latency-by-held",
+        id: "latency-by-held".into(),
         title: "Connect latency by connections held".into(),
         description,
         caption: None,
@@ -70,7 +70,7 @@ pub(super) fn replies(samples: &[Sample]) -> Option<Chart> {
     let description = described(&p50, &p99, "replies since the sample before");
     let series = vec![Series::line("p50", p50), Series::line("p99", p99)];
     Some(Chart {
-        id: "reply-latency",
+        id: "reply-latency".into(),
         title: "Reply latency over time".into(),
         description,
         caption: None,
@@ -110,7 +110,7 @@ pub(super) fn distribution(run: Option<&Run>) -> Chart {
         None => "it is in run.json alone, which is missing",
     };
     Chart {
-        id: "latency-distribution",
+        id: "latency-distribution".into(),
         title: "Latency distribution of the whole run".into(),
         description: format!("{description}. The scale is logarithmic."),
         caption: Some("The scale is logarithmic.".into()),

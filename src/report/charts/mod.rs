@@ -4,10 +4,14 @@ mod bars;
 mod draw;
 mod latency;
 mod over_time;
+mod points;
 mod sides;
 mod svg;
 
+use std::borrow::Cow;
+
 pub use over_time::held_of_all;
+pub use points::{Measure, of_points};
 pub use svg::STYLE;
 
 use super::capacity::Beside;
@@ -17,7 +21,7 @@ use crate::record::Record;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chart {
     /// One word, for links and files.
-    pub id: &'static str,
+    pub id: Cow<'static, str>,
     /// What it shows.
     pub title: String,
     /// What can be seen in it, for those who cannot see it.
@@ -33,14 +37,14 @@ impl Chart {
     #[must_use]
     pub fn inline_svg(&self) -> Option<String> {
         let content = self.drawn.as_ref().ok()?;
-        Some(svg::element(self.id, &self.title, &self.description, content))
+        Some(svg::element(&self.id, &self.title, &self.description, content))
     }
 
     /// The chart as a file of its own, light or dark as its reader is.
     #[must_use]
     pub fn svg_file(&self) -> Option<String> {
         let content = self.drawn.as_ref().ok()?;
-        Some(svg::file(self.id, &self.title, &self.description, content))
+        Some(svg::file(&self.id, &self.title, &self.description, content))
     }
 }
 

@@ -79,7 +79,7 @@ pub(super) fn held(run: Option<&Run>, samples: &[Sample]) -> Chart {
         _ => String::new(),
     };
     Chart {
-        id: "held",
+        id: "held".into(),
         title: "Connections over time".into(),
         description,
         caption: None,
@@ -113,7 +113,7 @@ pub fn held_of_all(runs: &[(&str, &[Sample])]) -> Chart {
         let _ = write!(description, " Drawn: the first {RUNS} runs.");
     }
     Chart {
-        id: "held",
+        id: "held".into(),
         title: "Connections held over time".into(),
         description,
         caption: None,
@@ -154,7 +154,7 @@ pub(super) fn rate(samples: &[Sample]) -> Chart {
     let most = points.iter().map(|point| point.1).fold(0.0, f64::max);
     let series = vec![Series::line("established a second", points)];
     Chart {
-        id: "rate",
+        id: "rate".into(),
         title: "Rate over time".into(),
         description: format!("At the most {} between two samples.", rate_text(most)),
         caption: None,

@@ -19,7 +19,7 @@ pub(super) fn accept_queue(run: Option<&Run>, samples: &[Sample]) -> Chart {
     let limit =
         room.map_or_else(String::new, |(n, how)| format!(" It {how} {}.", count(n)));
     Chart {
-        id: "accept-queue",
+        id: "accept-queue".into(),
         title: "The server's accept queue".into(),
         description: format!("At the most {} in it.{limit}", count_label(most)),
         caption: None,
@@ -67,7 +67,7 @@ pub(super) fn queue_lengths(watched: &BacklogDoc) -> Chart {
     let said: Vec<String> =
         all.iter().map(|bar| format!("{} for {}", bar.name, bar.label)).collect();
     Chart {
-        id: "queue-lengths",
+        id: "queue-lengths".into(),
         title: "How long the queue was how long".into(),
         description: format!("{}. The scale is logarithmic.", said.join(", ")),
         caption: Some("The scale is logarithmic.".into()),
@@ -85,7 +85,7 @@ pub(super) fn descriptors(run: Option<&Run>, samples: &[Sample]) -> Chart {
     let most = line.iter().map(|point| point.1).fold(0.0, f64::max);
     let of = limit.map_or_else(String::new, |n| format!(" of {}", count(n)));
     Chart {
-        id: "descriptors",
+        id: "descriptors".into(),
         title: "The server's descriptors".into(),
         description: format!(
             "At the most {}{of}, in the fullest table that holds the listener.",
@@ -117,7 +117,7 @@ pub(super) fn memory(samples: &[Sample]) -> Chart {
         _ => String::new(),
     };
     Chart {
-        id: "memory",
+        id: "memory".into(),
         title: "Memory available on the probe's host".into(),
         description,
         caption: None,
@@ -138,7 +138,7 @@ pub(super) fn counters(run: Option<&Run>, samples: &[Sample]) -> Chart {
     let drops = points(samples, |s| s.listen_drops);
     let last = drops.last().map_or(0.0, |point| point.1);
     Chart {
-        id: "drops",
+        id: "drops".into(),
         title: "Dropped at the listener".into(),
         description: format!("{} {since}, in total.", count_label(last)),
         caption: None,

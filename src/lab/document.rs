@@ -1,58 +1,90 @@
-//! Experiments as JSON.
+//! Experiments as a JSON document.
 
 use std::io::{self, Write};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::print::sentence;
+use super::Done;
+use super::bench::Place;
+use super::experiment::{Chart, Experiment, Finding};
 use crate::host::{ProcRoot, environment};
-use crate::lab::Done;
-use crate::lab::bench::Place;
-use crate::lab::experiment::{Chart, Experiment, Finding};
-use crate::record::Environment;
+use crate::record::{Environment, schema_of};
 
-const SCHEMA: &str = "sockscope.lab/1";
+/// What a document of experiments says that it is.
+pub const SCHEMA: &str = "sockscope.lab/1";
 
-#[derive(Serialize)]
+/// Experiments: those that there are, or those that were made.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Lab")]
 struct Document<'a, T> {
+    /// `sockscope.lab/1`.
     schema: &'static str,
-    /// `private`: a network namespace for each; `loopback`: the host's own.
+    /// `private`: a network namespace for each experiment; `loopback`: the host's own.
+    /// Not in a list.
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<&'static str>,
+    /// Where they were made. Not in a list.
     #[serde(skip_serializing_if = "Option::is_none")]
     environment: Option<Environment>,
+    /// In the order of their numbers.
     experiments: &'a [T],
 }
 
-#[derive(Serialize)]
+/// An experiment.
+#[derive(Serialize, JsonSchema)]
 struct Listed {
+    /// From 1.
     number: u8,
+    /// Its name on the command line.
     id: &'static str,
+    /// What is said.
     claim: &'static str,
+    /// How it is tried.
     trial: &'static str,
 }
 
-#[derive(Serialize)]
+/// An experiment that was made.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Experiment")]
 struct Made<'a> {
     #[serde(flatten)]
     experiment: Listed,
-    /// Null where it was not tried.
+    /// What the trial says of the claim; null where it could not be made.
     finding: Option<Finding>,
+    /// One paragraph: why that is so, or why it could not be made.
     why: String,
+    /// What was measured: the names end with their units. Not there where it could not
+    /// be made.
     #[serde(skip_serializing_if = "Option::is_none")]
     numbers: Option<&'a Map<String, Value>>,
+    /// The socket table at the decisive moments.
     moments: Vec<Then<'a>>,
+    /// What is better seen than read.
     charts: &'a [Chart],
+    /// What could not be tried here, and why.
     left_out: &'a [String],
+    /// How long it took.
     took_s: f64,
 }
 
-#[derive(Serialize)]
+/// The socket table at a moment.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Moment")]
 struct Then<'a> {
+    /// When it was read.
     when: &'a str,
+    /// How many sockets there were; more than there are rows where they were too many.
     total: usize,
+    /// Rows, as socket.schema.json has them.
     sockets: &'a [Value],
+}
+
+/// The schema of the document that `sockscope lab --format json` prints.
+#[must_use]
+pub fn schema() -> schemars::Schema {
+    schema_of::<Document<'static, Made<'static>>>()
 }
 
 fn listed(experiment: &Experiment) -> Listed {
@@ -60,7 +92,11 @@ fn listed(experiment: &Experiment) -> Listed {
     Listed { number, id, claim, trial }
 }
 
-pub(super) fn list(out: &mut impl Write, all: &[&Experiment]) -> io::Result<()> {
+/// Writes a list of experiments.
+///
+/// # Errors
+/// What writing gives.
+pub fn list(out: &mut impl Write, all: &[&Experiment]) -> io::Result<()> {
     let experiments: Vec<Listed> = all.iter().map(|one| listed(one)).collect();
     put(
         out,
@@ -73,7 +109,11 @@ pub(super) fn list(out: &mut impl Write, all: &[&Experiment]) -> io::Result<()> 
     )
 }
 
-pub(super) fn write(out: &mut impl Write, place: Place, all: &[Done]) -> io::Result<()> {
+/// Writes what came of experiments.
+///
+/// # Errors
+/// What writing gives.
+pub fn write(out: &mut impl Write, place: Place, all: &[Done]) -> io::Result<()> {
     let experiments: Vec<Made> = all.iter().map(made).collect();
     put(
         out,
@@ -86,8 +126,9 @@ pub(super) fn write(out: &mut impl Write, place: Place, all: &[Done]) -> io::Res
     )
 }
 
-/// This host.
-pub(super) fn here() -> Environment {
+/// This host, and the command line.
+#[must_use]
+pub fn here() -> Environment {
     environment::environment(&ProcRoot::default(), std::env::args_os())
 }
 
@@ -99,7 +140,7 @@ fn made(done: &Done) -> Made<'_> {
         finding: outcome.map(|outcome| outcome.finding),
         why: match &done.outcome {
             Ok(outcome) => outcome.why.clone(),
-            Err(why) => sentence(why),
+            Err(why) => why.sentence(),
         },
         numbers: outcome.map(|outcome| &outcome.numbers),
         moments: moments
