@@ -11,8 +11,17 @@ pub mod bench;
 pub mod experiment;
 pub mod moment;
 
+mod address_pair;
+mod backlog;
+mod bare_descriptor;
+mod busy_port;
+mod client_bind;
 mod file;
+mod five_waiting;
 mod new_port;
+mod thousand;
+mod tools;
+mod two_bytes;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -25,7 +34,18 @@ use crate::kernel::private::enter_network_namespace;
 use crate::sockets::model::Inode;
 
 /// Every experiment, in the order of their numbers.
-pub const ALL: &[Experiment] = &[file::EXPERIMENT, new_port::EXPERIMENT];
+pub const ALL: &[Experiment] = &[
+    file::EXPERIMENT,
+    address_pair::EXPERIMENT,
+    bare_descriptor::EXPERIMENT,
+    busy_port::EXPERIMENT,
+    new_port::EXPERIMENT,
+    backlog::EXPERIMENT,
+    five_waiting::EXPERIMENT,
+    thousand::EXPERIMENT,
+    two_bytes::EXPERIMENT,
+    client_bind::EXPERIMENT,
+];
 
 /// An experiment that was made.
 #[derive(Debug)]
