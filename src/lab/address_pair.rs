@@ -162,7 +162,8 @@ fn judge(seen: &Seen) -> (Finding, String) {
         0 => " Two UDP sockets with SO_REUSEADDR had all four parts the same.",
         _ => "",
     };
-    let why = format!("{connections} This is so of connections alone.{listeners}{udp}");
+    let why =
+        format!("{connections} That is so of TCP connections alone.{listeners}{udp}");
     (Finding::HoldsWithinLimits, why)
 }
 

@@ -80,8 +80,7 @@ fn judge(seen: &Seen) -> (Finding, String) {
         "With listen({backlog}) {in_parallel} clients were connected in parallel and \
          the server heard each of them; {waiting} were waiting then. The argument bounds \
          the accept queue, where finished handshakes wait for accept(): who has been \
-         accepted has left it. It is no bound for a server that accepts in time, and the \
-         whole of what a server gets that never does."
+         accepted has left it. It is no bound for a server that accepts in time."
     );
     (Finding::DoesNotHold, why)
 }

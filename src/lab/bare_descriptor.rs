@@ -11,13 +11,13 @@ use socket2::{Domain, Socket, Type};
 
 use super::bench::Bench;
 use super::experiment::{Experiment, Finding, Outcome, Step, Unable};
-use super::moment::{Moment, moment};
+use super::moment::moment;
 use super::tools::{client, connect, local};
 use crate::host::ProcRoot;
-use crate::sockets::model::Inode;
 use crate::sockets::row::Row;
-use crate::sockets::select::{Selection, Tables};
+use crate::sockets::select::{Selection, Tables, Versions};
 use crate::sockets::source::Source;
+use crate::sockets::source::netlink::NetlinkSource;
 use crate::sockets::source::proc::ProcSource;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
@@ -32,7 +32,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 };
 
 /// Where a socket is to be found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 struct Place {
     /// In /proc/PID/fd.
     descriptor: bool,
@@ -68,74 +68,81 @@ struct Seen {
 fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = Socket::new(Domain::IPV4, Type::STREAM, None).step("socket()")?;
-    let (created, first) = own("after socket()", &server)?;
+    let table = |when| {
+        let inode = super::inode(&server).step("fstat()")?;
+        moment(when, Tables::TCP, |row| row.inode == inode).step(READING)
+    };
+    let (created, first) = (own(&server)?, table("after socket()")?);
     server.bind(&any.into()).step("bind()")?;
-    let (bound, second) = own("after bind()", &server)?;
+    let (bound, second) = (own(&server)?, table("after bind()")?);
     // One connection can wait; the next client is not answered.
     server.listen(0).step("listen()")?;
-    let (listening, third) = own("after listen()", &server)?;
-    let at = local(&server).step("getsockname()")?;
+    let (listening, third) = (own(&server)?, table("after listen()")?);
 
+    let at = local(&server).step("getsockname()")?;
     let one = connect(at).step("connect()")?;
-    let (connected, _) = own("connected", &one)?;
-    let port = local(&one).step("getsockname()")?;
-    let is_server_end = |row: &Row<'_>| row.remote.inet() == Some(port);
+    let connected = own(&one)?;
+    let from = local(&one).step("getsockname()")?;
+    let is_server_end = |row: &Row<'_>| row.remote.inet() == Some(from);
     bench.wait(Duration::from_secs(2), || {
-        Ok(place(false, is_server_end, "").ok().filter(|(place, _)| place.diag))
+        Ok(Some(place(is_server_end)?).filter(|place| place.diag))
     })?;
     let other = client(at).step("socket()")?;
     other.set_nonblocking(true).step("fcntl()")?;
     // EINPROGRESS, as it is to be.
     let _ = other.connect(&at.into());
-    let (dialing, _) = own("dialing", &other)?;
-    let (queued, _) = place(false, is_server_end, "queued").step(READING)?;
-    let all = |row: &Row<'_>| [row.local.inet(), row.remote.inet()].contains(&Some(at));
-    let fourth = moment("after two clients' connect()", Tables::TCP, all);
+    let dialing = own(&other)?;
+    let queued = place(is_server_end).step(READING)?;
+    let fourth = moment("after connect() of two clients", Tables::TCP, |row| {
+        [row.local.inet(), row.remote.inet()].contains(&Some(at))
+    })
+    .step(READING)?;
     let (end, _) = server.accept().step("accept()")?;
-    let (accepted, fifth) = own("after accept()", &end)?;
-
+    let accepted = own(&end)?;
+    let fifth = moment("after accept()", Tables::TCP, is_server_end).step(READING)?;
     let seen = Seen { created, bound, listening, connected, dialing, queued, accepted };
-    let fourth = fourth.step(READING)?;
     Ok(Outcome::of(&seen, judge(&seen)).with([first, second, third, fourth, fifth]))
 }
 
 const READING: &str = "reading the socket table";
 
 /// Where a socket is that this process holds.
-fn own(when: &str, socket: &Socket) -> Result<(Place, Moment), Unable> {
+fn own(socket: &Socket) -> Result<Place, Unable> {
     let inode = super::inode(socket).step("fstat()")?;
     let link = format!("/proc/thread-self/fd/{}", socket.as_raw_fd());
     let link = std::fs::read_link(link).step("reading /proc/thread-self/fd")?;
-    let is_there = link.as_os_str() == format!("socket:[{}]", inode.0).as_str();
-    place(is_there, is(inode), when).step(READING)
+    let descriptor = link.as_os_str() == format!("socket:[{}]", inode.0).as_str();
+    let place = place(|row| row.inode == inode).step(READING)?;
+    Ok(Place { descriptor, ..place })
 }
 
-fn is(inode: Inode) -> impl Fn(&Row<'_>) -> bool {
-    move |row| row.inode == inode
-}
-
-/// Where a socket of TCP is, by its row.
-fn place(
-    descriptor: bool,
-    is_it: impl Fn(&Row<'_>) -> bool,
-    when: &str,
-) -> io::Result<(Place, Moment)> {
-    let (mut local, mut remote) = (false, false);
-    let table = moment(when, Tables::TCP, |row| {
-        let found = is_it(row);
-        if found {
-            local = row.local.inet().is_some_and(|address| address.port() != 0);
-            remote = row.remote.inet().is_some_and(|address| address.port() != 0);
+/// Where a socket of TCP is, by its row. One with an inode has a descriptor.
+fn place(is_it: impl Fn(&Row<'_>) -> bool) -> io::Result<Place> {
+    // Of IPv4 alone: a walk of the other table takes as long.
+    let versions = Versions { v4: true, v6: false };
+    let selection =
+        Selection { tables: Tables::TCP, versions, ..Selection::everything() };
+    let mut place = Place::default();
+    NetlinkSource::open()?.rows(&selection, &mut |row| {
+        if is_it(&row) {
+            let has_port = |address: Option<SocketAddr>| {
+                address.is_some_and(|address| address.port() != 0)
+            };
+            place = Place {
+                descriptor: row.inode.exists(),
+                diag: true,
+                proc: false,
+                local: has_port(row.local.inet()),
+                remote: has_port(row.remote.inet()),
+            };
         }
-        found
+        ControlFlow::Continue(())
     })?;
-    let mut proc = false;
-    let selection = Selection { tables: Tables::TCP, ..Selection::everything() };
     ProcSource::new(ProcRoot::default()).rows(&selection, &mut |row| {
-        proc |= is_it(&row);
-        if proc { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        place.proc |= is_it(&row);
+        ControlFlow::Continue(())
     })?;
-    Ok((Place { descriptor, diag: table.total > 0, proc, local, remote }, table))
+    Ok(place)
 }
 
 fn judge(seen: &Seen) -> (Finding, String) {

@@ -59,6 +59,7 @@ struct Seen {
     /// Clients that bound to ports outside of the range and connected.
     chosen: usize,
     /// What was measured with a small range.
+    #[serde(flatten)]
     small_range: Option<Small>,
 }
 
@@ -66,17 +67,17 @@ struct Seen {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Small {
     /// Its ports.
-    ports: u64,
+    small_range_ports: u64,
     /// Connections that the kernel found a port of it for.
     connected: u64,
     /// What the next gave.
     next_errno: i32,
     /// CPU time of one of the first connections.
-    first_us: f64,
+    first_us: u64,
     /// Of one of the last.
-    last_us: f64,
+    last_us: u64,
     /// Of one that chose its port itself, when the range was used up.
-    chosen_us: f64,
+    chosen_us: u64,
 }
 
 fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
@@ -185,16 +186,15 @@ fn use_up(bench: &Bench<'_>, to: SocketAddr, ports: u64) -> Result<UsedUp, Unabl
     let moment =
         moment("the range is used up", Tables::TCP, |row| row.remote.inet() == Some(to))
             .step("reading the socket table")?;
-    let us = |points: &[(f64, f64)], at: Option<usize>| {
-        at.and_then(|at| points.get(at)).map_or(0.0, |point| point.1)
-    };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let us = |point: Option<&(f64, f64)>| point.map_or(0, |point| point.1.round() as u64);
     let small = Small {
-        ports,
+        small_range_ports: ports,
         connected: held.len() as u64,
         next_errno,
-        first_us: us(&found_at, Some(0)),
-        last_us: us(&found_at, found_at.len().checked_sub(1)),
-        chosen_us: us(&chosen_at, Some(1)),
+        first_us: us(found_at.first()),
+        last_us: us(found_at.last()),
+        chosen_us: us(chosen_at.last()),
     };
     let chart = Chart {
         title: format!("CPU time of a connection, by connections held, of {ports} ports"),
@@ -252,7 +252,7 @@ fn judge(seen: &Seen) -> (Finding, String) {
              failed with EADDRNOTAVAIL, and {} that bound to ports outside of it \
              connected all the same",
             count(small.connected),
-            count(small.ports),
+            count(small.small_range_ports),
             count(seen.chosen as u64)
         ),
         other => format!(
@@ -263,10 +263,17 @@ fn judge(seen: &Seen) -> (Finding, String) {
             super::errno_name(other)
         ),
     };
+    let half = match like_the_first == looked_at {
+        true => {
+            " (it tries the half of them that are like the first, and when that is used \
+             up walks through it for every connection)"
+        }
+        false => "",
+    };
     let cost = format!(
-        "the kernel's search took {:.0} µs of CPU a connection at first and {:.0} µs at \
-         the end, where it walks past all ports in use; with a port of the client's own \
-         choice it was {:.0} µs",
+        "the kernel's search took {} µs of CPU a connection at first and {} µs at \
+         the end{half}; with a port of the client's own \
+         choice it was {} µs",
         small.first_us, small.last_us, small.chosen_us
     );
     (Finding::HoldsWithinLimits, format!("{order} {gains}; {cost}."))
@@ -279,12 +286,12 @@ mod tests {
     #[test]
     fn opposite_numbers_give_the_opposite_finding() {
         let small = Small {
-            ports: 8000,
+            small_range_ports: 8000,
             connected: 8000,
             next_errno: libc::EADDRNOTAVAIL,
-            first_us: 40.0,
-            last_us: 250.0,
-            chosen_us: 38.0,
+            first_us: 40,
+            last_us: 250,
+            chosen_us: 38,
         };
         let seen = Seen {
             low_port: 32_768,

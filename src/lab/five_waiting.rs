@@ -13,7 +13,7 @@ use super::moment::{Moment, moment};
 use super::tools::{client, listen};
 use crate::host::{ProcRoot, sysctl};
 use crate::kernel::tcp_info::TcpInfo;
-use crate::sockets::model::States;
+use crate::sockets::model::{State, States};
 use crate::sockets::select::{Selection, Tables};
 use crate::sockets::source::Source;
 use crate::sockets::source::netlink::NetlinkSource;
@@ -38,7 +38,7 @@ const BACKLOGS: [i32; 6] = [0, 1, 5, 20, 128, libc::SOMAXCONN];
 const MORE: u32 = 4;
 
 /// What was seen with one argument of listen().
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy)]
 struct Queue {
     /// The argument.
     backlog: i32,
@@ -51,12 +51,35 @@ struct Queue {
 }
 
 /// What was seen.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 struct Seen {
     /// net.core.somaxconn here.
     somaxconn: u32,
     /// Each backlog.
     queues: Vec<Queue>,
+}
+
+/// The same, a column for each thing seen.
+#[derive(Serialize)]
+struct Columns {
+    somaxconn: u32,
+    backlogs: Vec<i32>,
+    waited: Vec<u32>,
+    send_q_of_listener: Vec<Option<u32>>,
+    tcp_info_of_listener: Vec<u32>,
+}
+
+impl Columns {
+    fn of(seen: &Seen) -> Self {
+        let queues = seen.queues.iter();
+        Self {
+            somaxconn: seen.somaxconn,
+            backlogs: queues.clone().map(|queue| queue.backlog).collect(),
+            waited: queues.clone().map(|queue| queue.waited).collect(),
+            send_q_of_listener: queues.clone().map(|queue| queue.shown).collect(),
+            tcp_info_of_listener: queues.map(|queue| queue.own).collect(),
+        }
+    }
 }
 
 fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
@@ -78,14 +101,13 @@ fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
         if backlog.unsigned_abs().min(somaxconn) > SOMAXCONN {
             continue;
         }
-        let (queue, table) = fill(bench, backlog, somaxconn)?;
+        let is_shown = [5, libc::SOMAXCONN].contains(&backlog);
+        let (queue, table) = fill(bench, backlog, somaxconn, is_shown)?;
         queues.push(queue);
-        if [5, BACKLOGS[BACKLOGS.len() - 1]].contains(&backlog) {
-            moments.push(table);
-        }
+        moments.extend(table);
     }
     let seen = Seen { somaxconn, queues };
-    Ok(Outcome::of(&seen, judge(&seen)).with(moments).without(left_out))
+    Ok(Outcome::of(&Columns::of(&seen), judge(&seen)).with(moments).without(left_out))
 }
 
 /// Dials a listener that accepts nobody, by more clients than can wait.
@@ -93,7 +115,8 @@ fn fill(
     bench: &Bench<'_>,
     backlog: i32,
     somaxconn: u32,
-) -> Result<(Queue, Moment), Unable> {
+    is_shown: bool,
+) -> Result<(Queue, Option<Moment>), Unable> {
     let (server, at) =
         listen((Ipv4Addr::LOCALHOST, 0).into(), backlog).step("listening")?;
     let expected = backlog.unsigned_abs().min(somaxconn) + 1;
@@ -132,14 +155,15 @@ fn fill(
             ControlFlow::Continue(())
         })
         .step("reading the socket table")?;
-    let when = format!("listen({backlog}), {} clients dialed", clients.len());
-    let table = moment(when, Tables::TCP, |row| {
-        // The listener, and the clients that are not answered.
-        row.local.inet() == Some(at) && !row.is_queued()
-            || row.remote.inet() == Some(at)
-                && row.state == crate::sockets::model::State::SynSent
-    })
-    .step("reading the socket table")?;
+    let table = is_shown.then(|| {
+        let when = format!("listen({backlog}), {} clients dialed", clients.len());
+        moment(when, Tables::TCP, |row| {
+            // The listener, and the clients that are not answered.
+            let is_dialing = row.remote.inet() == Some(at) && row.state == State::SynSent;
+            row.local.inet() == Some(at) && !row.is_queued() || is_dialing
+        })
+    });
+    let table = table.transpose().step("reading the socket table")?;
     Ok((Queue { backlog, waited: info.unacked, shown, own: info.sacked }, table))
 }
 

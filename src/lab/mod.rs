@@ -32,6 +32,7 @@ use self::bench::{Bench, Place};
 use self::experiment::{Experiment, Outcome, Step, Unable};
 use crate::kernel::private::enter_network_namespace;
 use crate::sockets::model::Inode;
+use crate::sockets::owners::has_pool;
 
 /// Every experiment, in the order of their numbers.
 pub const ALL: &[Experiment] = &[
@@ -63,6 +64,8 @@ pub struct Done {
 #[must_use]
 pub fn make(experiment: &'static Experiment, bench: &Bench<'_>) -> Done {
     let started = Instant::now();
+    // The threads that look for owners must not be made inside: they would stay there.
+    has_pool();
     let outcome = thread::scope(|scope| {
         let inside =
             thread::Builder::new().name(experiment.id.into()).spawn_scoped(scope, || {

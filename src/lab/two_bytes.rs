@@ -120,7 +120,7 @@ fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
             let (end, ended) = mpsc::channel::<()>();
             let (done, dials) = (done.clone(), &dials);
             thread::Builder::new()
-                .spawn_scoped(scope, move || hold(bench, dials, &done, &ended))
+                .spawn_scoped(scope, move || hold(bench, dials, done, &ended))
                 .step("starting a thread")?;
             ends.push(end);
         }
@@ -135,7 +135,7 @@ fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
 
 /// Dials in an fd table of its own until all are held or the table is full; holds them
 /// until `ended`.
-fn hold(bench: &Bench<'_>, dials: &Dials, done: &Sender<Got>, ended: &Receiver<()>) {
+fn hold(bench: &Bench<'_>, dials: &Dials, done: Sender<Got>, ended: &Receiver<()>) {
     let mut got = Got::default();
     let mut held = Vec::new();
     let table = OwnTable::unshare(&[]).step("unshare(CLONE_FILES)");
@@ -145,8 +145,9 @@ fn hold(bench: &Bench<'_>, dials: &Dials, done: &Sender<Got>, ended: &Receiver<(
         Err(error) => (None, Err(error)),
     };
     got.error = filled.err();
-    // The receiver waits for every report.
     let _ = done.send(got);
+    // Who reads the reports waits until nobody can send any more.
+    drop(done);
     // Err: that is the sign.
     let _ = ended.recv();
 }
