@@ -12,6 +12,7 @@ pub(crate) mod netlink;
 pub mod netns;
 pub mod pidfd;
 pub mod private;
+pub mod select;
 pub mod signals;
 pub mod sock_diag;
 pub mod tcp_info;

@@ -13,8 +13,17 @@ pub mod document;
 pub mod experiment;
 pub mod moment;
 
+mod address_pair;
+mod backlog;
+mod bare_descriptor;
+mod busy_port;
+mod client_bind;
 mod file;
+mod five_waiting;
 mod new_port;
+mod thousand;
+mod tools;
+mod two_bytes;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -25,9 +34,21 @@ use self::bench::{Bench, Place};
 use self::experiment::{Experiment, Outcome, Step, Unable};
 use crate::kernel::private::enter_network_namespace;
 use crate::sockets::model::Inode;
+use crate::sockets::owners::has_pool;
 
 /// Every experiment, in the order of their numbers.
-pub const ALL: &[Experiment] = &[file::EXPERIMENT, new_port::EXPERIMENT];
+pub const ALL: &[Experiment] = &[
+    file::EXPERIMENT,
+    address_pair::EXPERIMENT,
+    bare_descriptor::EXPERIMENT,
+    busy_port::EXPERIMENT,
+    new_port::EXPERIMENT,
+    backlog::EXPERIMENT,
+    five_waiting::EXPERIMENT,
+    thousand::EXPERIMENT,
+    two_bytes::EXPERIMENT,
+    client_bind::EXPERIMENT,
+];
 
 /// An experiment that was made.
 #[derive(Debug)]
@@ -45,6 +66,8 @@ pub struct Done {
 #[must_use]
 pub fn make(experiment: &'static Experiment, bench: &Bench<'_>) -> Done {
     let started = Instant::now();
+    // The threads that look for owners must not be made inside: they would stay there.
+    has_pool();
     let outcome = thread::scope(|scope| {
         let inside =
             thread::Builder::new().name(experiment.id.into()).spawn_scoped(scope, || {

@@ -23,7 +23,15 @@ macro_rules! on_this_kernel {
 
 on_this_kernel! {
     a_socket_is_a_file_without_a_name: "file" "holds_within_limits"
+    three_of_four_parts_can_be_shared: "address-pair" "holds_within_limits"
+    addresses_come_with_calls_but_before_accept: "bare-descriptor" "holds_within_limits"
+    a_port_has_many_connections_at_a_time: "busy-port" "does_not_hold"
     accepted_sockets_keep_the_port: "new-port" "holds"
+    a_backlog_is_no_number_of_clients: "backlog" "does_not_hold"
+    five_is_not_what_can_wait_any_more: "five-waiting" "was_true_once"
+    a_thousand_is_a_default_that_can_be_raised: "thousand" "does_not_hold"
+    a_port_has_more_connections_than_there_are_ports: "two-bytes" "does_not_hold"
+    a_client_gains_ports_by_bind: "client-bind" "holds_within_limits"
 }
 
 fn finds(id: &str, finding: &str) {

@@ -43,8 +43,9 @@ impl Wanted<'_> {
 }
 
 /// Whether rayon's pool has its threads. Where they cannot be started (`ulimit -u`,
-/// pids.max of a container), using it would panic.
-fn has_pool() -> bool {
+/// pids.max of a container), using it would panic. They stay where the thread is that
+/// asks first: in its network namespace and its fd table.
+pub(crate) fn has_pool() -> bool {
     static STARTED: OnceLock<bool> = OnceLock::new();
     *STARTED.get_or_init(|| match rayon::ThreadPoolBuilder::new().build_global() {
         Ok(()) => true,
