@@ -11,8 +11,14 @@ pub mod bench;
 pub mod experiment;
 pub mod moment;
 
+mod buffers;
+mod clients;
 mod file;
+mod io_threads;
+mod many_clients;
+mod models;
 mod new_port;
+mod wrong_port;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -25,7 +31,15 @@ use crate::kernel::private::enter_network_namespace;
 use crate::sockets::model::Inode;
 
 /// Every experiment, in the order of their numbers.
-pub const ALL: &[Experiment] = &[file::EXPERIMENT, new_port::EXPERIMENT];
+pub const ALL: &[Experiment] = &[
+    file::EXPERIMENT,
+    new_port::EXPERIMENT,
+    many_clients::EXPERIMENT,
+    models::EXPERIMENT,
+    io_threads::EXPERIMENT,
+    buffers::EXPERIMENT,
+    wrong_port::EXPERIMENT,
+];
 
 /// An experiment that was made.
 #[derive(Debug)]
