@@ -11,6 +11,7 @@ use rustix::net::netdevice::name_to_index;
 use super::netlink::frame::push;
 use super::netlink::socket::Socket;
 use super::netns::Netns;
+use super::private::set_up;
 
 /// NETLINK_ROUTE is protocol 0.
 const ROUTE: Option<Protocol> = None;
@@ -27,7 +28,9 @@ const NEW_ROUTE: u16 = 24;
 /// the kernel has no veth.
 pub fn join(here_name: &str, there: &Netns, there_name: &str) -> io::Result<()> {
     let fd = OwnedFd::from(there.try_clone()?);
-    let mut peer = link_up();
+    // A struct ifinfomsg that asks for nothing: a device without peer cannot be up yet.
+    let any_link = vec![0; 16];
+    let mut peer = any_link.clone();
     push(&mut peer, libc::IFLA_IFNAME, &terminated(there_name));
     push(&mut peer, libc::IFLA_NET_NS_FD, &fd.as_raw_fd().to_ne_bytes());
     let (mut data, mut info) = (Vec::new(), Vec::new());
@@ -35,10 +38,12 @@ pub fn join(here_name: &str, there: &Netns, there_name: &str) -> io::Result<()> 
     push(&mut data, 1, &peer);
     push(&mut info, libc::IFLA_INFO_KIND, b"veth");
     push(&mut info, libc::IFLA_INFO_DATA, &data);
-    let mut request = link_up();
+    let mut request = any_link;
     push(&mut request, libc::IFLA_IFNAME, &terminated(here_name));
     push(&mut request, libc::IFLA_LINKINFO, &info);
-    Socket::open(ROUTE)?.create(NEW_LINK, &request)
+    Socket::open(ROUTE)?.create(NEW_LINK, &request)?;
+    set_up(here_name)?;
+    there.run(|| set_up(there_name))?
 }
 
 /// Gives a device of the calling thread's network namespace an address, in a network of
@@ -82,12 +87,6 @@ pub fn add_default_route(router: Ipv4Addr) -> io::Result<()> {
 
 /// AF_INET in the one byte that rtnetlink has for it.
 const AF_INET: u8 = 2;
-
-/// A struct ifinfomsg that sets IFF_UP: family, pad, type, index, flags, mask of flags.
-fn link_up() -> Vec<u8> {
-    let up = 1_u32.to_ne_bytes();
-    [[0; 4], [0; 4], up, up].concat()
-}
 
 fn terminated(name: &str) -> Vec<u8> {
     name.bytes().chain([0]).collect()

@@ -98,11 +98,16 @@ fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
 
 fn start(bench: &Bench<'_>, threads: usize, cpus: usize) -> Result<Asked, Unable> {
     let text = threads.to_string();
-    let server = bench.serve(&["--threads", &text, "--speak", "echo"])?;
+    // With a rest before each accept(), the threads take turns. Without one, the thread
+    // that wakes first would take all that wait, and the others had nothing to do.
+    let server = bench.serve(&["--threads", &text, "--accept-delay", "1ms"])?;
     let at = server.tcp().ok_or(ErrorKind::AddrNotAvailable).step("its address")?;
     let mut clients = Vec::new();
     for _ in 0..cpus {
         clients.push(connect(at, CONNECTIONS)?);
+    }
+    for clients in &mut clients {
+        ask_all(clients).step("asking")?;
     }
     Ok(Asked { server, threads, clients, best_per_s: 0.0 })
 }

@@ -15,9 +15,12 @@ mod buffers;
 mod clients;
 mod file;
 mod io_threads;
+mod local_cost;
 mod many_clients;
 mod models;
+mod neighbour;
 mod new_port;
+mod rendezvous;
 mod wrong_port;
 
 use std::io;
@@ -37,6 +40,8 @@ pub const ALL: &[Experiment] = &[
     many_clients::EXPERIMENT,
     models::EXPERIMENT,
     io_threads::EXPERIMENT,
+    rendezvous::EXPERIMENT,
+    local_cost::EXPERIMENT,
     buffers::EXPERIMENT,
     wrong_port::EXPERIMENT,
 ];

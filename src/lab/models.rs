@@ -55,10 +55,11 @@ struct Served {
     tasks_more: u64,
     /// Descriptors more, in all its processes.
     descriptors_more: u64,
-    /// Memory more for each client served: its own share (Pss) and page tables.
-    memory_bytes_each: u64,
-    /// Clients connected and answered in a second.
-    rate_per_s: u64,
+    /// Memory more for each client served: its own share (Pss) and page tables. None
+    /// where too few were served to tell.
+    memory_bytes_each: Option<u64>,
+    /// Clients connected and answered in a second; none where too few were.
+    rate_per_s: Option<u64>,
 }
 
 fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
@@ -109,12 +110,13 @@ fn try_model(
     let after = taken(server.pid());
     let seconds = (last - began).as_secs_f64().max(1e-6);
     let memory = after.memory_bytes.saturating_sub(before.memory_bytes);
+    let is_enough = served > clients / 2;
     let served = Served {
         served,
         tasks_more: after.tasks.saturating_sub(before.tasks),
         descriptors_more: after.descriptors.saturating_sub(before.descriptors),
-        memory_bytes_each: memory / (served as u64).max(1),
-        rate_per_s: (served as f64 / seconds) as u64,
+        memory_bytes_each: is_enough.then(|| memory / served as u64),
+        rate_per_s: is_enough.then(|| (served as f64 / seconds) as u64),
     };
     Ok((served, held))
 }
@@ -177,13 +179,16 @@ fn judge(seen: &Seen) -> (Finding, String) {
     if event.served < clients || event.tasks_more >= clients as u64 {
         return (Finding::Holds, format!("{numbers} So nothing else served them."));
     }
-    let kib = |served: Served| count(served.memory_bytes_each / 1024);
+    let kib = |served: Served| {
+        let each = served.memory_bytes_each.map(|bytes| count(bytes / 1024));
+        format!("{} KiB", each.unwrap_or_else(|| "?".into()))
+    };
     let why = format!(
-        "{numbers} For that the first took {} processes and {} KiB for each client, the \
-         second {} threads and {} KiB, and the third {} threads more and {} KiB, beside \
-         the kernel's own for a task and a socket. So a task for each is one way, the one \
-         whose code is read from top to bottom; a loop over epoll_wait() holds the same \
-         with none.",
+        "{numbers} The first took {} processes for that, and {} for each client; the \
+         second {} threads and {}; the third {} threads more and {}; beside what the \
+         kernel keeps for a task and for a socket. So a task for each client is one way, \
+         whose code reads from top to bottom; a loop over epoll_wait() holds as many \
+         without.",
         count(fork.tasks_more),
         kib(fork),
         count(thread.tasks_more),
