@@ -39,6 +39,10 @@ const QUESTIONS: usize = 50;
 const BLOCK: usize = 64 * 1024;
 /// Sent in a round.
 const BULK: usize = 8 << 20;
+/// What is so many times another is clearly more.
+const CLEARLY: f64 = 1.15;
+/// What is less than so many times another is about the same.
+const ALIKE: f64 = 1.5;
 const MIB: f64 = 1024.0 * 1024.0;
 
 const UNIX: &str = "unix_socket";
@@ -242,5 +246,79 @@ fn count_packets(text: &str) -> u64 {
 }
 
 fn judge(seen: &Seen) -> (Finding, String) {
-    (Finding::DoesNotHold, format!("{seen:?}."))
+    let answer = |way| seen.answer_us.get(way).copied().unwrap_or(f64::NAN);
+    let bulk = |way| seen.mib_per_s.get(way).copied().unwrap_or(f64::NAN);
+    let unix_is_cheaper = answer(LOOPBACK) > CLEARLY * answer(UNIX)
+        || bulk(UNIX) > CLEARLY * bulk(LOOPBACK);
+    let packets = seen.packets_each.as_ref().map_or_else(String::new, |each| {
+        let of = |way| each.get(way).copied().unwrap_or(0.0);
+        format!(
+            " A question and its answer are {:.1} packets through the loopback device, \
+             and {:.1} through any for a unix socket.",
+            of(LOOPBACK),
+            of(UNIX)
+        )
+    });
+    let local = format!(
+        "A byte there and back takes {:.1} µs by TCP over loopback, {:.1} by a unix \
+         socket; {:.0} and {:.0} MiB pass in a second.{packets}",
+        answer(LOOPBACK),
+        answer(UNIX),
+        bulk(LOOPBACK),
+        bulk(UNIX),
+    );
+    if let Some(link) = seen.answer_us.get(LINK)
+        && !(1.0 / ALIKE..ALIKE).contains(&(link / answer(LOOPBACK)))
+    {
+        let why = format!(
+            "{local} Over the link between two namespaces it takes {link:.1} µs, which is \
+             something else."
+        );
+        return (Finding::DoesNotHold, why);
+    }
+    let link = match seen.answer_us.get(LINK) {
+        Some(link) => format!(
+            "Over a link between two namespaces it takes {link:.1} µs: so TCP does the \
+             same work for a neighbour as for this host, and a real network adds its wire \
+             to that, from tens of µs in a building to many ms across a country."
+        ),
+        None => "What it takes over a network could not be tried here.".into(),
+    };
+    if unix_is_cheaper {
+        let why = format!(
+            "{local} {link} A unix socket, a pair of sockets or a pipe costs less: its \
+             bytes go from one process's memory to the other's without any protocol."
+        );
+        return (Finding::HoldsWithinLimits, why);
+    }
+    (Finding::Holds, format!("{local} {link} A unix socket saves nothing here."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(unix: (f64, f64), link: Option<f64>) -> Finding {
+        let mut answer_us = BTreeMap::from([(UNIX, unix.0), (LOOPBACK, 12.0)]);
+        answer_us.extend(link.map(|link| (LINK, link)));
+        let mib_per_s = BTreeMap::from([(UNIX, unix.1), (LOOPBACK, 2_500.0)]);
+        judge(&Seen { answer_us, mib_per_s, packets_each: None }).0
+    }
+
+    #[test]
+    fn opposite_numbers_give_the_opposite_finding() {
+        assert_eq!(found((8.0, 7_000.0), Some(12.1)), Finding::HoldsWithinLimits);
+        assert_eq!(found((8.0, 7_000.0), None), Finding::HoldsWithinLimits);
+        assert_eq!(found((12.0, 7_000.0), Some(12.1)), Finding::HoldsWithinLimits);
+        assert_eq!(found((12.0, 2_400.0), Some(12.1)), Finding::Holds);
+        assert_eq!(found((8.0, 7_000.0), Some(60.0)), Finding::DoesNotHold);
+        assert_eq!(found((8.0, 7_000.0), Some(2.0)), Finding::DoesNotHold);
+    }
+
+    #[test]
+    fn packets_of_loopback_count_once() {
+        let text = "Inter-|   Receive\n face |bytes    packets errs drop\n    \
+            lo:  100 7 0 0 0 0 0 0 100 7 0 0 0 0 0 0\n link0:  100 3 0 0 0 0 0 0 100 4 0\n";
+        assert_eq!(count_packets(text), 7 + 3 + 4);
+    }
 }

@@ -172,7 +172,13 @@ impl Trial<'_, '_> {
         let listens_on = bens_door.local_addr().step("getsockname()")?;
         let told = self.find_ben()?;
         let direct = match self.connect(told) {
-            Ok(mut stream) => self.talk("connected directly", &mut stream)?,
+            Ok(mut stream) => {
+                let talked = self.talk("connected directly", &mut stream)?;
+                // To its end, while there still is a way for that.
+                stream.shutdown(Shutdown::Write).step("shutdown()")?;
+                stream.read(&mut [0]).step("reading the end of file")?;
+                talked
+            }
             Err(_) => (0, 0, Duration::MAX),
         };
         way(false)?;
