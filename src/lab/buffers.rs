@@ -11,7 +11,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::bench::Bench;
 use super::experiment::{Experiment, Finding, Outcome, Step, Unable};
-use super::moment::{Moment, moment};
+use super::moment::moment;
 use crate::host::ProcRoot;
 use crate::kernel::sock_diag::SkMem;
 use crate::render::count;
@@ -45,16 +45,21 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What was seen.
 #[derive(Debug, Clone, Serialize)]
 struct Seen {
-    /// With the buffers that a socket has by itself.
-    as_they_are: Fill,
-    /// With small ones.
-    small: Fill,
+    /// Two connections whose servers do not read.
+    fills: Fills,
     /// What was asked for as SO_SNDBUF and SO_RCVBUF.
     asked_bytes: usize,
     /// What getsockopt() then gives for SO_SNDBUF.
     got_sndbuf_bytes: usize,
     /// What it gives for SO_RCVBUF.
     got_rcvbuf_bytes: usize,
+}
+
+/// One with the buffers that sockets have by themselves, and one with small ones.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Fills {
+    as_they_are: Fill,
+    small: Fill,
 }
 
 /// A connection whose server does not read.
@@ -77,54 +82,56 @@ struct Fill {
 }
 
 fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
-    let (as_they_are, full, closed) = fill(bench, None)?;
-    let mut got = [0; 2];
-    let (small, ..) = fill(bench, Some(&mut got))?;
-    let [got_sndbuf_bytes, got_rcvbuf_bytes] = got;
-    let seen = Seen {
-        as_they_are,
-        small,
-        asked_bytes: SMALL,
-        got_sndbuf_bytes,
-        got_rcvbuf_bytes,
+    let mut moments = Vec::new();
+    let mut look = |when, ends: Ends| {
+        let is_either =
+            |row: &Row<'_>| row.local.inet() == Some(ends.0) || is_server(row, ends);
+        let read = moment(when, Tables::TCP, is_either);
+        moments.push(read.step("reading the socket table")?);
+        Ok(())
     };
-    Ok(Outcome::of(&seen, judge(&seen)).with([full, closed]))
+    let connected = connection(false).step("connecting")?;
+    let as_they_are = fill(bench, connected, &mut look)?;
+    let (client, server) = connection(true).step("connecting")?;
+    let got_sndbuf_bytes = SockRef::from(&client).send_buffer_size();
+    let got_rcvbuf_bytes = SockRef::from(&server).recv_buffer_size();
+    let small = fill(bench, (client, server), &mut |_, _| Ok(()))?;
+    let seen = Seen {
+        fills: Fills { as_they_are, small },
+        asked_bytes: SMALL,
+        got_sndbuf_bytes: got_sndbuf_bytes.step("getsockopt()")?,
+        got_rcvbuf_bytes: got_rcvbuf_bytes.step("getsockopt()")?,
+    };
+    Ok(Outcome::of(&seen, judge(&seen)).with(moments))
 }
 
-/// Fills a connection and empties it again; `small` asks for small buffers and is told
-/// what SO_SNDBUF and SO_RCVBUF became.
+/// The addresses of a client and its server.
+type Ends = (SocketAddr, SocketAddr);
+
+/// Fills a connection and empties it again; `look` is called when it is full, and when
+/// the client has closed its socket.
 fn fill(
     bench: &Bench<'_>,
-    small: Option<&mut [usize; 2]>,
-) -> Result<(Fill, Moment, Moment), Unable> {
-    let (mut client, mut server) = connection(small.is_some()).step("connecting")?;
+    (mut client, mut server): (TcpStream, TcpStream),
+    look: &mut dyn FnMut(&'static str, Ends) -> Result<(), Unable>,
+) -> Result<Fill, Unable> {
     let ends = ends(&client).step("getsockname()")?;
-    if let Some(got) = small {
-        let sndbuf = SockRef::from(&client).send_buffer_size().step("getsockopt()")?;
-        let rcvbuf = SockRef::from(&server).recv_buffer_size().step("getsockopt()")?;
-        *got = [sndbuf, rcvbuf];
-    }
     client.set_nonblocking(true).step("setting O_NONBLOCK")?;
     let mut fill = Fill { written_bytes: write(bench, &mut client)?, ..Fill::default() };
     queues(bench, ends, &mut fill)?;
-    let rows = |row: &Row<'_>| row.local.inet() == Some(ends.0) || is_server(row, ends);
-    let full = moment("the server has read nothing", Tables::TCP, rows)
-        .step("reading the socket table")?;
+    look("the server has read nothing", ends)?;
     drop(client);
-    let closed = moment("the client has closed its socket", Tables::TCP, rows)
-        .step("reading the socket table")?;
+    look("the client has closed its socket", ends)?;
     server.set_read_timeout(Some(PATIENCE)).step("setting a timeout")?;
     let mut block = vec![0; BLOCK];
     loop {
         bench.go_on()?;
         match server.read(&mut block).step("reading")? {
-            0 => return Ok((fill, full, closed)),
+            0 => return Ok(fill),
             n => fill.read_after_close_bytes += n,
         }
     }
 }
-
-type Ends = (SocketAddr, SocketAddr);
 
 fn ends(client: &TcpStream) -> std::io::Result<Ends> {
     Ok((client.local_addr()?, client.peer_addr()?))
@@ -221,8 +228,9 @@ fn read(source: &mut impl Source, ends: Ends) -> std::io::Result<Told> {
 }
 
 fn judge(seen: &Seen) -> (Finding, String) {
-    let Fill { written_bytes, send_q_bytes, recv_q_bytes, .. } = seen.as_they_are;
-    let fills = [seen.as_they_are, seen.small];
+    let Fills { as_they_are, small } = seen.fills;
+    let Fill { written_bytes, send_q_bytes, recv_q_bytes, .. } = as_they_are;
+    let fills = [as_they_are, small];
     let is_kept = |fill: &Fill| {
         fill.written_bytes > 0
             && fill.send_q_bytes as usize + fill.recv_q_bytes as usize
@@ -243,7 +251,7 @@ fn judge(seen: &Seen) -> (Finding, String) {
         count(seen.asked_bytes as u64),
         count(seen.got_sndbuf_bytes as u64),
         count(seen.got_rcvbuf_bytes as u64),
-        count(seen.small.written_bytes as u64),
+        count(small.written_bytes as u64),
     );
     let kept = format!(
         "With nobody reading, write() took {} bytes: {} wait in the client's send queue \
@@ -256,15 +264,15 @@ fn judge(seen: &Seen) -> (Finding, String) {
             false => "so says sock_diag; /proc has other numbers",
         },
         count(
-            u64::from(seen.as_they_are.send_memory_bytes)
-                + u64::from(seen.as_they_are.recv_memory_bytes)
+            u64::from(as_they_are.send_memory_bytes)
+                + u64::from(as_they_are.recv_memory_bytes)
         ),
     );
     if !fills.iter().all(|fill| fill.read_after_close_bytes == fill.written_bytes) {
         let why = format!(
             "{kept} But only {} could be read after the client had closed its socket. \
              {sizes}",
-            count(seen.as_they_are.read_after_close_bytes as u64)
+            count(as_they_are.read_after_close_bytes as u64)
         );
         return (Finding::HoldsWithinLimits, why);
     }
@@ -291,21 +299,20 @@ mod tests {
             recv_memory_bytes: 100,
             read_after_close_bytes: 90,
         };
-        let seen = Seen {
-            as_they_are: fill,
-            small: fill,
-            asked_bytes: 32,
-            got_sndbuf_bytes: 64,
-            got_rcvbuf_bytes: 64,
+        let of = |as_they_are, small| {
+            let seen = Seen {
+                fills: Fills { as_they_are, small },
+                asked_bytes: 32,
+                got_sndbuf_bytes: 64,
+                got_rcvbuf_bytes: 64,
+            };
+            judge(&seen).0
         };
-        assert_eq!(judge(&seen).0, Finding::Holds);
+        assert_eq!(of(fill, fill), Finding::Holds);
         let cut = Fill { read_after_close_bytes: 30, ..fill };
-        let gone = Seen { small: cut, ..seen.clone() };
-        assert_eq!(judge(&gone).0, Finding::HoldsWithinLimits);
+        assert_eq!(of(fill, cut), Finding::HoldsWithinLimits);
         let lost = Fill { send_q_bytes: 0, ..fill };
-        let elsewhere = Seen { as_they_are: lost, ..seen.clone() };
-        assert_eq!(judge(&elsewhere).0, Finding::DoesNotHold);
-        let none = Seen { as_they_are: Fill::default(), ..seen };
-        assert_eq!(judge(&none).0, Finding::DoesNotHold);
+        assert_eq!(of(lost, fill), Finding::DoesNotHold);
+        assert_eq!(of(fill, Fill::default()), Finding::DoesNotHold);
     }
 }

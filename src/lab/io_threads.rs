@@ -178,20 +178,22 @@ fn judge(seen: &Seen) -> (Finding, String) {
             format!("{numbers} Another number is better here."),
         );
     }
-    let as_good: Vec<_> =
-        seen.servers.iter().filter(|s| is_good(s.answers_per_s)).collect();
-    if as_good.len() == 1 {
+    let others = seen.servers.iter().filter(|speed| speed.threads != cpus);
+    let as_good: Vec<String> = others
+        .filter(|speed| is_good(speed.answers_per_s))
+        .map(|speed| speed.threads.to_string())
+        .collect();
+    if as_good.is_empty() {
         let why =
             format!("{numbers} Every other number that was tried is clearly worse.");
         return (Finding::Holds, why);
     }
-    let as_good: Vec<String> = as_good.iter().map(|s| s.threads.to_string()).collect();
     let why = format!(
-        "{numbers} But {} are about as good (within a quarter): the clients run on the \
-         same CPUs, and an echo asks little of a thread but system calls. More threads \
-         than CPUs wait for each other instead of for clients; that costs little here, \
-         and gains nothing.",
-        as_good.join(", ")
+        "{numbers} But with {} it is about as good (within a quarter): the clients run on \
+         the same CPUs, and an echo asks little of a thread but system calls, so that the \
+         number matters less than it is said to. What more threads than CPUs can do is \
+         wait for each other.",
+        as_good.join(" or ")
     );
     (Finding::HoldsWithinLimits, why)
 }

@@ -52,13 +52,20 @@ const LINK: &str = "tcp_link";
 /// What was seen.
 #[derive(Debug, Clone, Serialize)]
 struct Seen {
-    /// A byte there and back, by way.
-    answer_us: BTreeMap<&'static str, f64>,
-    /// MiB in a second, by way.
-    mib_per_s: BTreeMap<&'static str, f64>,
+    /// Each way.
+    ways: BTreeMap<&'static str, Cost>,
+}
+
+/// What a way costs.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Cost {
+    /// A byte there and back.
+    answer_us: f64,
+    /// MiB in a second.
+    mib_per_s: f64,
     /// Packets for each question and its answer that passed a network device; none where
     /// the devices carry what others send.
-    packets_each: Option<BTreeMap<&'static str, f64>>,
+    packets_each: Option<f64>,
 }
 
 /// An end of a way; the other is held by a thread that answers.
@@ -119,7 +126,7 @@ fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
         row.state == State::Established && is_ours(row, &path)
     })
     .step("reading the socket table")?;
-    let mut ways = thread::scope(|scope| {
+    let ways = thread::scope(|scope| {
         let mut ways = Vec::new();
         for (name, [near, far]) in ends {
             scope.spawn(|| answer(far));
@@ -135,15 +142,13 @@ fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
         measured.map(|()| ways)
     })?;
     drop(neighbour);
-    ways.sort_by_key(|way| way.answer);
-    let of =
-        |what: fn(&Way) -> f64| ways.iter().map(|way| (way.name, what(way))).collect();
-    let questions = |way: &Way| way.packets as f64 / (ROUNDS * QUESTIONS) as f64;
-    let seen = Seen {
-        answer_us: of(|way| way.answer.as_secs_f64() * 1e6),
-        mib_per_s: of(|way| BULK as f64 / MIB / way.bulk.as_secs_f64()),
-        packets_each: (bench.place == Place::Private).then(|| of(questions)),
+    let packets = |way: &Way| way.packets as f64 / (ROUNDS * QUESTIONS) as f64;
+    let cost = |way: &Way| Cost {
+        answer_us: way.answer.as_secs_f64() * 1e6,
+        mib_per_s: BULK as f64 / MIB / way.bulk.as_secs_f64(),
+        packets_each: (bench.place == Place::Private).then(|| packets(way)),
     };
+    let seen = Seen { ways: ways.iter().map(|way| (way.name, cost(way))).collect() };
     Ok(Outcome::of(&seen, judge(&seen)).with([table]).without(left_out))
 }
 
@@ -246,29 +251,26 @@ fn count_packets(text: &str) -> u64 {
 }
 
 fn judge(seen: &Seen) -> (Finding, String) {
-    let answer = |way| seen.answer_us.get(way).copied().unwrap_or(f64::NAN);
-    let bulk = |way| seen.mib_per_s.get(way).copied().unwrap_or(f64::NAN);
-    let unix_is_cheaper = answer(LOOPBACK) > CLEARLY * answer(UNIX)
-        || bulk(UNIX) > CLEARLY * bulk(LOOPBACK);
-    let packets = seen.packets_each.as_ref().map_or_else(String::new, |each| {
-        let of = |way| each.get(way).copied().unwrap_or(0.0);
-        format!(
-            " A question and its answer are {:.1} packets through the loopback device, \
-             and {:.1} through any for a unix socket.",
-            of(LOOPBACK),
-            of(UNIX)
-        )
-    });
+    let none = Cost { answer_us: f64::NAN, mib_per_s: f64::NAN, packets_each: None };
+    let [unix, loopback] =
+        [UNIX, LOOPBACK].map(|way| seen.ways.get(way).copied().unwrap_or(none));
+    let unix_is_cheaper = loopback.answer_us > CLEARLY * unix.answer_us
+        || unix.mib_per_s > CLEARLY * loopback.mib_per_s;
+    let packets = match (loopback.packets_each, unix.packets_each) {
+        (Some(of_tcp), Some(of_unix)) => format!(
+            " A question and its answer are {of_tcp:.1} packets through the loopback \
+             device, and {of_unix:.1} through any for a unix socket."
+        ),
+        _ => String::new(),
+    };
     let local = format!(
         "A byte there and back takes {:.1} µs by TCP over loopback, {:.1} by a unix \
          socket; {:.0} and {:.0} MiB pass in a second.{packets}",
-        answer(LOOPBACK),
-        answer(UNIX),
-        bulk(LOOPBACK),
-        bulk(UNIX),
+        loopback.answer_us, unix.answer_us, loopback.mib_per_s, unix.mib_per_s,
     );
-    if let Some(link) = seen.answer_us.get(LINK)
-        && !(1.0 / ALIKE..ALIKE).contains(&(link / answer(LOOPBACK)))
+    let link = seen.ways.get(LINK).map(|cost| cost.answer_us);
+    if let Some(link) = link
+        && !(1.0 / ALIKE..ALIKE).contains(&(link / loopback.answer_us))
     {
         let why = format!(
             "{local} Over the link between two namespaces it takes {link:.1} µs, which is \
@@ -276,7 +278,7 @@ fn judge(seen: &Seen) -> (Finding, String) {
         );
         return (Finding::DoesNotHold, why);
     }
-    let link = match seen.answer_us.get(LINK) {
+    let link = match link {
         Some(link) => format!(
             "Over a link between two namespaces it takes {link:.1} µs: so TCP does the \
              same work for a neighbour as for this host, and a real network adds its wire \
@@ -299,10 +301,12 @@ mod tests {
     use super::*;
 
     fn found(unix: (f64, f64), link: Option<f64>) -> Finding {
-        let mut answer_us = BTreeMap::from([(UNIX, unix.0), (LOOPBACK, 12.0)]);
-        answer_us.extend(link.map(|link| (LINK, link)));
-        let mib_per_s = BTreeMap::from([(UNIX, unix.1), (LOOPBACK, 2_500.0)]);
-        judge(&Seen { answer_us, mib_per_s, packets_each: None }).0
+        let of =
+            |(answer_us, mib_per_s)| Cost { answer_us, mib_per_s, packets_each: None };
+        let mut ways =
+            BTreeMap::from([(UNIX, of(unix)), (LOOPBACK, of((12.0, 2_500.0)))]);
+        ways.extend(link.map(|link| (LINK, of((link, 2_500.0)))));
+        judge(&Seen { ways }).0
     }
 
     #[test]

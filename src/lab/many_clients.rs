@@ -183,7 +183,7 @@ fn judge(seen: &Seen) -> (Finding, String) {
     let of = |what: fn(&Times) -> u64| {
         let each = seen.models.iter();
         let each = each.map(|(model, times)| {
-            format!("{model} {}", crate::render::micros(what(times)))
+            format!("{} ({model})", crate::render::micros(what(times)))
         });
         each.collect::<Vec<_>>().join(", ")
     };
@@ -192,8 +192,8 @@ fn judge(seen: &Seen) -> (Finding, String) {
     let silent = of(|times| times.others_silent_us);
     let asking = of(|times| times.all_ask_us);
     let times = format!(
-        "An answer takes the only client {alone}; one of {clients} of which the others \
-         are silent {silent}; one of {clients} that all ask at once {asking}."
+        "The only client has its answer after {alone}; one of {clients}, while the others \
+         are silent, after {silent}; one of {clients} that all ask at once after {asking}."
     );
     let iterative = match seen.iterative_answers_the_second {
         true => "",

@@ -180,8 +180,8 @@ fn judge(seen: &Seen) -> (Finding, String) {
         return (Finding::Holds, format!("{numbers} So nothing else served them."));
     }
     let kib = |served: Served| {
-        let each = served.memory_bytes_each.map(|bytes| count(bytes / 1024));
-        format!("{} KiB", each.unwrap_or_else(|| "?".into()))
+        let each = served.memory_bytes_each.map(|bytes| bytes as f64 / 1024.0);
+        each.map_or_else(|| "unknown memory".into(), |kib| format!("{kib:.1} KiB"))
     };
     let why = format!(
         "{numbers} The first took {} processes for that, and {} for each client; the \

@@ -50,16 +50,16 @@ struct Seen {
     direct_answers: usize,
     /// Of these, passed on by the server.
     direct_passed_on: usize,
-    /// Median time for a direct answer.
-    direct_us: u64,
+    /// Median time for a direct answer, where there was one.
+    direct_us: Option<u64>,
     /// What a second direct connection gave, where there was no way.
     without_way: String,
     /// Messages answered by way of the server.
     relayed_answers: usize,
     /// Of these, passed on by it.
     relayed_passed_on: usize,
-    /// Median time for such an answer.
-    relayed_us: u64,
+    /// Median time for such an answer, where there was one.
+    relayed_us: Option<u64>,
 }
 
 /// Where the clients are: each on a host of its own, or all on this one's loopback.
@@ -114,10 +114,10 @@ fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
         let to = SocketAddr::new(hosts.addresses(client).0, port);
         let stream = hosts.at(client, || TcpStream::connect(to))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER))?;
         Ok::<_, std::io::Error>(stream)
     };
     let ann = register(0).step("connecting to the server")?;
+    ann.set_read_timeout(Some(ANSWER)).step("setting a timeout")?;
     let ben = register(1).step("connecting to the server")?;
     let bens_door = hosts
         .at(1, || TcpListener::bind((hosts.addresses(1).1, 0)))
@@ -171,16 +171,13 @@ impl Trial<'_, '_> {
     ) -> Result<Seen, Unable> {
         let listens_on = bens_door.local_addr().step("getsockname()")?;
         let told = self.find_ben()?;
-        let direct = match self.connect(told) {
-            Ok(mut stream) => {
-                let talked = self.talk("connected directly", &mut stream)?;
-                // To its end, while there still is a way for that.
-                stream.shutdown(Shutdown::Write).step("shutdown()")?;
-                stream.read(&mut [0]).step("reading the end of file")?;
-                talked
-            }
-            Err(_) => (0, 0, Duration::MAX),
-        };
+        let mut direct = Talked::default();
+        if let Ok(mut stream) = self.connect(told) {
+            direct = self.talk("connected directly", &mut stream)?;
+            // To its end, while there still is a way for that.
+            stream.shutdown(Shutdown::Write).step("shutdown()")?;
+            stream.read(&mut [0]).step("reading the end of file")?;
+        }
         way(false)?;
         if self.hosts.neighbours.is_none() {
             SockRef::from(bens_door).shutdown(Shutdown::Both).step("shutdown()")?;
@@ -197,13 +194,13 @@ impl Trial<'_, '_> {
         Ok(Seen {
             told: told.to_string(),
             listens_on: listens_on.to_string(),
-            direct_answers: direct.0,
-            direct_passed_on: direct.1,
-            direct_us: micros(direct.2),
+            direct_answers: direct.answers,
+            direct_passed_on: direct.passed_on,
+            direct_us: direct.median_us,
             without_way,
-            relayed_answers: relayed.0,
-            relayed_passed_on: relayed.1,
-            relayed_us: micros(relayed.2),
+            relayed_answers: relayed.answers,
+            relayed_passed_on: relayed.passed_on,
+            relayed_us: relayed.median_us,
         })
     }
 
@@ -227,12 +224,12 @@ impl Trial<'_, '_> {
         Ok(stream)
     }
 
-    /// Sends messages; how many were answered and passed on, and the median time.
+    /// Sends messages, each when the one before is answered.
     fn talk(
         &mut self,
         when: &str,
         to: &mut (impl Read + Write),
-    ) -> Result<(usize, usize, Duration), Unable> {
+    ) -> Result<Talked, Unable> {
         let before = self.exchange.passed_on();
         let mut times = Vec::new();
         for _ in 0..MESSAGES {
@@ -243,7 +240,11 @@ impl Trial<'_, '_> {
             }
         }
         self.moments.push(self.table(when)?);
-        Ok((times.len(), self.exchange.passed_on() - before, median(times)))
+        Ok(Talked {
+            answers: times.len(),
+            passed_on: self.exchange.passed_on() - before,
+            median_us: (!times.is_empty()).then(|| micros(median(times))),
+        })
     }
 
     /// The connections of the first client's host.
@@ -259,6 +260,14 @@ impl Trial<'_, '_> {
         };
         self.hosts.at(0, read).step("reading the socket table")
     }
+}
+
+/// Messages that were sent.
+#[derive(Default)]
+struct Talked {
+    answers: usize,
+    passed_on: usize,
+    median_us: Option<u64>,
 }
 
 /// Messages of a byte that the server passes on, and their answers.
@@ -287,6 +296,11 @@ impl Read for Relay {
 }
 
 fn judge(seen: &Seen) -> (Finding, String) {
+    let in_time = |us: Option<u64>| {
+        us.map_or_else(String::new, |us| {
+            format!(", in {} each", crate::render::micros(us))
+        })
+    };
     let is_direct = seen.told == seen.listens_on
         && seen.direct_answers == MESSAGES
         && seen.direct_passed_on == 0;
@@ -294,18 +308,18 @@ fn judge(seen: &Seen) -> (Finding, String) {
         seen.relayed_answers == MESSAGES && seen.relayed_passed_on == 2 * MESSAGES;
     let direct = format!(
         "The server told the one where the other listens ({}), and {} of {MESSAGES} \
-         messages were answered directly, in {} each; the server passed on {} of them.",
+         messages were answered directly{}; the server passed on {} of them.",
         seen.told,
         seen.direct_answers,
-        crate::render::micros(seen.direct_us),
+        in_time(seen.direct_us),
         seen.direct_passed_on,
     );
     let relayed = format!(
         "Without a way between the two ({}), {} of {MESSAGES} were answered by way of the \
-         server, in {} each.",
+         server{}.",
         seen.without_way,
         seen.relayed_answers,
-        crate::render::micros(seen.relayed_us),
+        in_time(seen.relayed_us),
     );
     match (is_direct, is_relayed) {
         (true, true) if seen.without_way == "connected" => {
@@ -338,11 +352,11 @@ mod tests {
             listens_on: "192.0.2.6:9".into(),
             direct_answers: MESSAGES,
             direct_passed_on: 0,
-            direct_us: 20,
+            direct_us: Some(20),
             without_way: "no answer".into(),
             relayed_answers: MESSAGES,
             relayed_passed_on: 2 * MESSAGES,
-            relayed_us: 40,
+            relayed_us: Some(40),
         };
         assert_eq!(judge(&seen).0, Finding::Holds);
         let always = Seen { without_way: "connected".into(), ..seen.clone() };

@@ -11,10 +11,6 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
-
-/// How long a client may be silent on a direct connection.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// A server that knows its clients.
 pub(super) struct Exchange {
@@ -118,7 +114,6 @@ pub(super) fn say(mut to: &TcpStream, line: &str) -> io::Result<()> {
 pub(super) fn answer_directly(door: &TcpListener) {
     while let Ok((mut stream, _)) = door.accept() {
         let _ = stream.set_nodelay(true);
-        let _ = stream.set_read_timeout(Some(ANSWER));
         while stream.read(&mut [0]).is_ok_and(|n| n > 0) {
             if stream.write_all(b"!").is_err() {
                 break;
@@ -140,6 +135,7 @@ pub(super) fn answer_by_server(stream: &TcpStream, port: u16) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn line(from: &mut BufReader<TcpStream>) -> String {
         let mut line = String::new();
