@@ -8,6 +8,7 @@ pub mod fd_table;
 pub mod fork;
 pub mod ifaddrs;
 pub mod kcmp;
+pub mod link;
 pub(crate) mod netlink;
 pub mod netns;
 pub mod pidfd;

@@ -24,6 +24,15 @@ mod new_port;
 mod thousand;
 mod tools;
 mod two_bytes;
+mod buffers;
+mod clients;
+mod io_threads;
+mod local_cost;
+mod many_clients;
+mod models;
+mod neighbour;
+mod rendezvous;
+mod wrong_port;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -48,6 +57,13 @@ pub const ALL: &[Experiment] = &[
     thousand::EXPERIMENT,
     two_bytes::EXPERIMENT,
     client_bind::EXPERIMENT,
+    many_clients::EXPERIMENT,
+    models::EXPERIMENT,
+    io_threads::EXPERIMENT,
+    rendezvous::EXPERIMENT,
+    local_cost::EXPERIMENT,
+    buffers::EXPERIMENT,
+    wrong_port::EXPERIMENT,
 ];
 
 /// An experiment that was made.

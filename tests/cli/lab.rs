@@ -9,15 +9,16 @@ use crate::fixtures::probing::{json, stdout};
 use crate::fixtures::schema::Schema;
 use crate::fixtures::sockscope;
 
-/// A test for each experiment: its id, and the finding.
+/// A test for each experiment: its id, and the finding; several where time decides which
+/// of them it is.
 macro_rules! on_this_kernel {
-    ($($test:ident: $id:literal $finding:literal)*) => {
+    ($($test:ident: $id:literal $($finding:literal)|+)*) => {
         $(#[test]
         fn $test() {
-            finds($id, $finding);
+            finds($id, &[$($finding),+]);
         })*
 
-        const FINDINGS: &[(&str, &str)] = &[$(($id, $finding)),*];
+        const TESTED: &[&str] = &[$($id),*];
     };
 }
 
@@ -32,11 +33,19 @@ on_this_kernel! {
     a_thousand_is_a_default_that_can_be_raised: "thousand" "does_not_hold"
     a_port_has_more_connections_than_there_are_ports: "two-bytes" "does_not_hold"
     a_client_gains_ports_by_bind: "client-bind" "holds_within_limits"
+    silent_clients_cost_no_time: "many-clients" "holds_within_limits"
+    one_thread_serves_as_many_as_a_thread_for_each: "models" "holds_within_limits"
+    as_many_threads_as_cpus_is_good: "io-threads" "holds" | "holds_within_limits"
+    clients_that_were_told_of_each_other_connect: "rendezvous" "holds"
+    tcp_to_this_host_is_work_and_unix_sockets_are_less: "local-cost" "holds_within_limits"
+    written_bytes_are_in_the_kernel: "buffers" "holds"
+    a_wrong_port_may_be_another_service: "wrong-port" "holds_within_limits"
 }
 
-fn finds(id: &str, finding: &str) {
+fn finds(id: &str, findings: &[&str]) {
     let made = &experiments(&[id])[0];
-    assert_eq!(made["finding"], finding, "{made:#}");
+    let found = made["finding"].as_str().unwrap_or("none");
+    assert!(findings.contains(&found), "{made:#}");
     assert!(made["why"].as_str().is_some_and(|why| why.ends_with('.')), "{made:#}");
     assert_ne!(made["numbers"], Value::Null);
 }
@@ -53,8 +62,7 @@ fn experiments(args: &[&str]) -> Vec<Value> {
 fn every_experiment_has_its_finding_here() {
     let listed = experiments(&["--list"]);
     let ids: Vec<&str> = listed.iter().map(|one| one["id"].as_str().unwrap()).collect();
-    let tested: Vec<&str> = FINDINGS.iter().map(|one| one.0).collect();
-    assert_eq!(ids, tested);
+    assert_eq!(ids, TESTED);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::summary;
 use crate::lab::Done;
@@ -51,14 +51,22 @@ fn seen(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
     for one in &outcome.charts {
         chart(out, one)?;
     }
-    let numbers: Vec<String> = outcome
-        .numbers
-        .iter()
+    let (tables, numbers): (Vec<_>, Vec<_>) =
+        outcome.numbers.iter().partition(|(_, value)| rows(value).is_some());
+    let numbers: Vec<String> = numbers
+        .into_iter()
         .map(|(name, value)| {
             format!("{} {}", name.replace('_', " "), number(name, value))
         })
         .collect();
-    field(out, "seen", &numbers.join("; "))?;
+    if !numbers.is_empty() {
+        field(out, "seen", &numbers.join("; "))?;
+    }
+    for (name, value) in tables {
+        field(out, "seen", &name.replace('_', " "))?;
+        let (headings, rows) = rows(value).unwrap_or_default();
+        draw(out, headings, &rows)?;
+    }
     field(out, "why", &outcome.why)?;
     for what in &outcome.left_out {
         field(out, "left out", what)?;
@@ -86,11 +94,43 @@ pub(super) fn number(name: &str, value: &Value) -> String {
             all.join(", ")
         }
         Value::Object(all) => {
-            let all: Vec<String> =
-                all.iter().map(|(k, v)| format!("{k}: {}", number(name, v))).collect();
-            all.join(", ")
+            // Units stand in their names, or in that of all of them.
+            let unit = |key: &str| ["_us", "port"].iter().any(|end| key.ends_with(end));
+            let all = all.iter().map(|(key, value)| {
+                let name = if unit(key) { key } else { name };
+                format!("{}: {}", key.replace('_', " "), number(name, value))
+            });
+            all.collect::<Vec<_>>().join(", ")
         }
     }
+}
+
+/// Numbers of several things, the same of each: headings and a row for each thing.
+pub(super) fn rows(value: &Value) -> Option<(Vec<String>, Vec<Vec<String>>)> {
+    let things: Vec<(Option<&String>, &Map<String, Value>)> = match value {
+        Value::Object(all) => {
+            let things =
+                all.iter().map(|(name, one)| Some((Some(name), one.as_object()?)));
+            things.collect::<Option<_>>()?
+        }
+        Value::Array(all) => {
+            all.iter().map(|one| Some((None, one.as_object()?))).collect::<Option<_>>()?
+        }
+        _ => return None,
+    };
+    let first = things.first()?.1;
+    let is_like_first = |one: &Map<String, Value>| one.keys().eq(first.keys());
+    if !things.iter().all(|(_, one)| is_like_first(one)) {
+        return None;
+    }
+    let words = |name: &String| name.replace('_', " ");
+    let named = things[0].0.map(|_| String::new());
+    let headings = named.into_iter().chain(first.keys().map(words)).collect();
+    let cells = |(name, one): &(Option<&String>, &Map<String, Value>)| {
+        let cells = one.iter().map(|(key, value)| number(key, value));
+        name.map(words).into_iter().chain(cells).collect()
+    };
+    Some((headings, things.iter().map(cells).collect()))
 }
 
 fn short(n: f64) -> String {
@@ -126,8 +166,17 @@ fn moment(out: &mut impl Write, moment: &Moment) -> io::Result<()> {
 /// The points of a chart as a table: one row for each x.
 fn chart(out: &mut impl Write, chart: &Chart) -> io::Result<()> {
     writeln!(out, "{:<INDENT$}{}", "chart", chart.title)?;
-    let mut drawn = Vec::new();
     let (headings, rows) = points(chart);
+    draw(out, headings, &rows)
+}
+
+/// A table of numbers.
+fn draw(
+    out: &mut impl Write,
+    headings: Vec<String>,
+    rows: &[Vec<String>],
+) -> io::Result<()> {
+    let mut drawn = Vec::new();
     let headings = headings
         .into_iter()
         .map(|title| Heading { title, align: Align::Right })
@@ -135,7 +184,7 @@ fn chart(out: &mut impl Write, chart: &Chart) -> io::Result<()> {
     let mut table = StreamTable::new(&mut drawn, headings, true);
     for row in rows {
         let mut cells = Cells::default();
-        for cell in &row {
+        for cell in row {
             cells.push(|to| to.push_str(cell));
         }
         table.row(&cells, "")?;
@@ -266,6 +315,32 @@ mod tests {
         assert_eq!(number("ratio", &1.254.into()), "1.25");
         assert_eq!(number("is_so", &true.into()), "yes");
         assert_eq!(number("each", &serde_json::json!([1, 2])), "1, 2");
+        let of_two = serde_json::json!({"a_us": 1_500, "b_c": 7});
+        assert_eq!(number("both", &of_two), "a us: 1.5 ms, b c: 7");
+        assert_eq!(number("both_us", &serde_json::json!({"a": 1_500})), "a: 1.5 ms");
+    }
+
+    #[test]
+    fn the_same_numbers_of_several_are_a_table() {
+        use serde_json::json;
+        let named = json!({"x": {"n": 1, "wait_us": 1_500}, "y": {"n": 2, "wait_us": 3}});
+        let (headings, cells) = rows(&named).unwrap();
+        assert_eq!(headings, ["", "n", "wait us"]);
+        assert_eq!(cells, [["x", "1", "1.5 ms"], ["y", "2", "3 µs"]]);
+        let (headings, cells) = rows(&json!([{"n": 1}, {"n": 2}])).unwrap();
+        assert_eq!(
+            (headings, cells),
+            (vec!["n".into()], vec![vec!["1".into()], vec!["2".into()]])
+        );
+        for none in [
+            json!(1),
+            json!([1, 2]),
+            json!([]),
+            json!({"a": 1}),
+            json!([{"a": 1}, {"b": 1}]),
+        ] {
+            assert_eq!(rows(&none), None, "{none}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(crate) const DONE: u16 = 3;
 pub(crate) const REQUEST: u16 = 0x1;
 /// NLM_F_ACK.
 pub(crate) const ACK: u16 = 0x4;
+/// NLM_F_CREATE and NLM_F_EXCL: to be made, and not there yet.
+pub(crate) const CREATE: u16 = 0x600;
 /// NLM_F_DUMP_INTR: the table changed so that rows may be missing or twice there.
 pub(crate) const DUMP_INTERRUPTED: u16 = 0x10;
 /// NLM_F_DUMP, which is NLM_F_ROOT and NLM_F_MATCH.
@@ -128,6 +130,15 @@ pub(crate) fn push_u32(to: &mut Vec<u8>, kind: u16, value: u32) {
     to.extend_from_slice(&value.to_ne_bytes());
 }
 
+/// Appends an attribute of any bytes, padded to four.
+pub(crate) fn push(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let len = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);
+    to.extend_from_slice(&len.to_ne_bytes());
+    to.extend_from_slice(&kind.to_ne_bytes());
+    to.extend_from_slice(value);
+    to.resize(to.len().next_multiple_of(4), 0);
+}
+
 /// The host-endian u32 at `at`, which must lie within `bytes`.
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
@@ -188,6 +199,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn attributes_that_are_written_are_read_again(all: Vec<Vec<u8>>) {
+            let mut bytes = Vec::new();
+            for value in &all {
+                push(&mut bytes, 7, value);
+            }
+            let read: Vec<_> = Attributes::of(&bytes).map(|(_, v)| v.to_vec()).collect();
+            prop_assert_eq!(read, all);
+        }
+
         #[test]
         fn any_bytes_are_parsed_without_panic_and_to_an_end(bytes: Vec<u8>) {
             let steps = bytes.len() + 2;

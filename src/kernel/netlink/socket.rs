@@ -55,12 +55,12 @@ impl Socket {
     ///
     /// # Errors
     /// EPROTONOSUPPORT where the kernel lacks the protocol, EMFILE, EPERM or EACCES.
-    pub(crate) fn open(protocol: Protocol) -> io::Result<Self> {
+    pub(crate) fn open(protocol: impl Into<Option<Protocol>>) -> io::Result<Self> {
         let fd = rustix::net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
-            Some(protocol),
+            protocol.into(),
         )?;
         // Connected to port 0, it hears the kernel alone.
         rustix::net::connect(&fd, &SocketAddrNetlink::new(0, 0))?;
@@ -117,6 +117,17 @@ impl Socket {
         self.exchange(kind, frame::ACK, payload, Answer::One, |_| {
             ControlFlow::Continue(())
         })?;
+        Ok(())
+    }
+
+    /// Asks for something to be made that is not there yet, and waits for the
+    /// acknowledgement.
+    ///
+    /// # Errors
+    /// As [`Self::one`].
+    pub(crate) fn create(&mut self, kind: u16, payload: &[u8]) -> io::Result<()> {
+        let flags = frame::ACK | frame::CREATE;
+        self.exchange(kind, flags, payload, Answer::One, |_| ControlFlow::Continue(()))?;
         Ok(())
     }
 
