@@ -3,16 +3,26 @@
 //!
 //! - [`experiment`]: what an experiment is, and what comes of it.
 //! - [`bench`]: where it is made and what it has at hand; [`moment`]: the socket table at
-//!   a decisive moment.
+//!   a decisive moment; [`relay`]: a slow link.
 //! - One file an experiment: its claim, its trial, and `judge`, the pure function that
 //!   makes the finding of the numbers seen.
 
 pub mod bench;
 pub mod experiment;
 pub mod moment;
+pub mod relay;
 
+mod connected;
+mod ended;
 mod file;
 mod new_port;
+mod queue_order;
+mod server_first;
+mod shared;
+mod taken_port;
+mod tcp;
+mod unaccepted;
+mod unconnected;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -25,7 +35,18 @@ use crate::kernel::private::enter_network_namespace;
 use crate::sockets::model::Inode;
 
 /// Every experiment, in the order of their numbers.
-pub const ALL: &[Experiment] = &[file::EXPERIMENT, new_port::EXPERIMENT];
+pub const ALL: &[Experiment] = &[
+    file::EXPERIMENT,
+    new_port::EXPERIMENT,
+    connected::EXPERIMENT,
+    server_first::EXPERIMENT,
+    shared::EXPERIMENT,
+    ended::EXPERIMENT,
+    taken_port::EXPERIMENT,
+    queue_order::EXPERIMENT,
+    unconnected::EXPERIMENT,
+    unaccepted::EXPERIMENT,
+];
 
 /// An experiment that was made.
 #[derive(Debug)]

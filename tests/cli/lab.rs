@@ -20,6 +20,14 @@ macro_rules! on_this_kernel {
 on_this_kernel! {
     a_socket_is_a_file_without_a_name: "file" "holds_within_limits"
     accepted_sockets_keep_the_port: "new-port" "holds"
+    a_connected_client_may_be_alone: "connected" "does_not_hold"
+    a_client_can_come_before_its_server: "server-first" "holds_within_limits"
+    a_socket_ends_with_its_last_descriptor: "shared" "holds"
+    an_ended_socket_connects_again_unbound: "ended" "does_not_hold"
+    a_taken_port_is_free_on_another_address: "taken-port" "holds_within_limits"
+    connections_are_accepted_first_in_first_out: "queue-order" "holds"
+    some_sockets_carry_without_connect_and_accept: "unconnected" "holds_within_limits"
+    a_connection_exists_before_it_is_accepted: "unaccepted" "does_not_hold"
 }
 
 fn finds(id: &str, finding: &str) {
