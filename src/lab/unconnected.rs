@@ -121,18 +121,18 @@ fn during(bench: &Bench<'_>, seen: &mut Seen) -> Result<(), Unable> {
     // Each end writes before the other reads.
     send(&server, b"y", SendFlags::NOSIGNAL).step("writing")?;
     arrives(bench, &client)?;
-    seen.worked_connected += seen.attempt("connected, the client", &client);
+    seen.worked_connected += seen.attempt("connected (client)", &client);
     arrives(bench, &server)?;
-    seen.worked_connected += seen.attempt("connected, the server", &server);
+    seen.worked_connected += seen.attempt("connected (server)", &server);
     arrives(bench, &client)?;
     client.shutdown(Shutdown::Write).step("shutdown()")?;
     seen.attempt("own sending side shut down", &client);
     drop(client);
     arrives(bench, &server)?;
-    seen.attempt("its peer has closed", &server);
+    seen.attempt("closed by its peer", &server);
     // The write reached a socket that is gone, which answers by a reset.
     bench.wait(tcp::SOON, || Ok(server.peer_addr().is_err().then_some(())))?;
-    seen.attempt("the same, a moment later", &server);
+    seen.attempt("closed by its peer, and written to", &server);
     let client = tcp::connect(at)?;
     let server = tcp::accept(bench, &listener)?;
     client.set_linger(Some(Duration::ZERO)).step("setting SO_LINGER")?;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::fixtures::probing::{json, stdout};
+use crate::fixtures::rights::{ForNobody, lacking};
 use crate::fixtures::sockscope;
 
 /// A test for each experiment: its id, and the finding.
@@ -43,6 +44,37 @@ fn experiments(args: &[&str]) -> Vec<Value> {
     let document = json(&output.unwrap(), 0);
     assert_eq!(document["schema"], "sockscope.lab/1");
     document["experiments"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_slow_link_leaves_the_server_a_backlog_and_one_of_300_connected_clients() {
+    if !rustix::process::geteuid().is_root() {
+        return lacking("root, for /dev/net/tun");
+    }
+    let made = &experiments(&["connected"])[0];
+    let link = &made["numbers"]["slow_link"];
+    assert_eq!(made["left_out"], serde_json::json!([]));
+    assert_eq!(link["at_server"], 129, "{made:#}");
+    assert!(link["connected"].as_u64().unwrap() > 129, "{made:#}");
+}
+
+#[test]
+fn an_ordinary_user_finds_the_same() {
+    let Some(program) = ForNobody::copy() else { return };
+    let words = program.words();
+    let ids = ["file", "connected", "shared", "ended", "unaccepted"];
+    let output = std::process::Command::new(&words[0])
+        .args(&words[1..])
+        .args(["lab", "--format", "json"])
+        .args(ids)
+        .output();
+    let document = json(&output.unwrap(), 0);
+    let made = document["experiments"].as_array().unwrap();
+    for (made, id) in made.iter().zip(ids) {
+        let found = FINDINGS.iter().find(|one| one.0 == id).unwrap().1;
+        assert_eq!(made["finding"], found, "{made:#}");
+    }
+    assert_eq!(made.len(), ids.len());
 }
 
 #[test]

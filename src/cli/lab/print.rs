@@ -108,7 +108,7 @@ fn short(n: f64) -> String {
 fn moment(out: &mut impl Write, moment: &Moment) -> io::Result<()> {
     let all = match moment.total - moment.cells.len() {
         0 => String::new(),
-        more => format!(" (and {})", plural(more as u64, "socket more")),
+        more => format!(" (and {} more)", plural(more as u64, "socket")),
     };
     writeln!(out, "{:<INDENT$}{}{all}", "table", moment.when)?;
     if moment.cells.is_empty() {
