@@ -21,8 +21,8 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
             use the socket again it must be bound again.",
     trial: "Two clients, one bound to a port and one not, connect; the server ends both \
             connections; each is disconnected by connect() with AF_UNSPEC, asked for its \
-            address, and connected again without bind(). A third closes its connection: \
-            is its address free then?",
+            address, and connected again without bind(). A third closes its \
+            connection first, and its address is asked for by others.",
     run,
 };
 

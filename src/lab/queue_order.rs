@@ -20,9 +20,10 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     id: "queue-order",
     claim: "Connections wait in a queue, and the server takes them from it by some \
             algorithm.",
-    trial: "64 clients connect one after the other and are then accepted: in which order? \
-            And 200 connect to four listeners that share one port (SO_REUSEPORT), twice, \
-            each both times from its own port: which listener gets which?",
+    trial: "64 clients connect one after the other, and the order in which they are \
+            accepted is compared with that. Then 200 connect to four listeners that share \
+            one port (SO_REUSEPORT), twice, each both times from its own port, and it is \
+            noted which listener gets which.",
     run,
 };
 
