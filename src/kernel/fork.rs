@@ -8,9 +8,9 @@ use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_sig
 
 use super::fd_table::close_all_but;
 
-/// Starts a child that runs `serve` and ends. Of the descriptors it has `conn` and the
-/// standard ones alone; the `signals` have their default effect; it is killed when the
-/// calling thread ends.
+/// Starts a child that runs `serve` and ends, and gives its process id. Of the
+/// descriptors it has `conn` and the standard ones alone; the `signals` have their
+/// default effect; it is killed when the calling thread ends.
 ///
 /// `serve` must use no other descriptor, and no lock that another thread of the caller
 /// may hold at this moment: in the child there is no such thread to give it back. (The
@@ -22,14 +22,14 @@ pub fn fork_to_serve(
     conn: BorrowedFd<'_>,
     signals: &[i32],
     serve: impl FnOnce(),
-) -> io::Result<()> {
+) -> io::Result<Pid> {
     let parent = getpid();
     // SAFETY: the child returns to no caller: it ends in `child`. What it does there is
     // bounded by the promise above.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => child(parent, conn, signals, serve),
-        _ => Ok(()),
+        pid => Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::Other.into()),
     }
 }
 

@@ -3,10 +3,12 @@
 #![allow(unsafe_code)]
 
 pub mod cgroup;
+pub mod defer;
 pub mod errno;
 pub mod fd_table;
 pub mod fork;
 pub mod ifaddrs;
+pub mod interface;
 pub mod kcmp;
 pub mod link;
 pub(crate) mod netlink;

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::interface::set_up;
 
 /// Gives this process a user namespace of its own, in which it has every capability and
 /// its user and group keep their numbers (user_namespaces(7)).
@@ -35,41 +36,6 @@ pub fn enter_network_namespace() -> io::Result<()> {
     set_up("lo")
 }
 
-/// Sets a network interface of the calling thread's namespace up (netdevice(7)).
-///
-/// # Errors
-/// ENODEV where there is none of this name; EPERM without CAP_NET_ADMIN.
-pub fn set_up(name: &str) -> io::Result<()> {
-    // SAFETY: an ifreq of zeros is a valid one.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if name.len() >= request.ifr_name.len() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
-    let socket = std::net::UdpSocket::bind(("::", 0))
-        .or_else(|_| std::net::UdpSocket::bind(("0.0.0.0", 0)))?;
-    // SAFETY: the kernel reads the name, which ends with a zero, and writes the flags,
-    // both within `request`.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) }
-        < 0
-    {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: SIOCGIFFLAGS has just written this member of the union.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    request.ifr_ifru.ifru_flags =
-        flags | libc::c_short::try_from(libc::IFF_UP).unwrap_or_default();
-    // SAFETY: the kernel reads the name and the flags.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }
-        < 0
-    {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,12 +59,5 @@ mod tests {
             Err(error) => skip(&format!("no network namespace: {error}")),
         }
         assert_eq!(Netns::current().unwrap().inode().unwrap(), before);
-    }
-
-    #[test]
-    fn an_interface_that_is_not_there_is_not_set_up() {
-        assert_eq!(set_up("nosuch0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
-        let error = set_up("a-name-that-is-too-long").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -5,6 +5,7 @@
 //! - [`bench`]: where it is made and what it has at hand; [`moment`]: the socket table at
 //!   a decisive moment.
 //! - [`document`]: all of it as JSON.
+//!   a decisive moment; [`relay`]: a slow link.
 //! - One file an experiment: its claim, its trial, and `judge`, the pure function that
 //!   makes the finding of the numbers seen.
 
@@ -12,26 +13,36 @@ pub mod bench;
 pub mod document;
 pub mod experiment;
 pub mod moment;
+pub mod relay;
 
 mod address_pair;
 mod backlog;
 mod bare_descriptor;
+mod buffers;
 mod busy_port;
 mod client_bind;
+mod clients;
+mod connected;
+mod ended;
 mod file;
 mod five_waiting;
-mod new_port;
-mod thousand;
-mod tools;
-mod two_bytes;
-mod buffers;
-mod clients;
 mod io_threads;
 mod local_cost;
 mod many_clients;
 mod models;
 mod neighbour;
+mod new_port;
+mod queue_order;
 mod rendezvous;
+mod server_first;
+mod shared;
+mod taken_port;
+mod tcp;
+mod thousand;
+mod tools;
+mod two_bytes;
+mod unaccepted;
+mod unconnected;
 mod wrong_port;
 
 use std::io;
@@ -57,11 +68,19 @@ pub const ALL: &[Experiment] = &[
     thousand::EXPERIMENT,
     two_bytes::EXPERIMENT,
     client_bind::EXPERIMENT,
+    connected::EXPERIMENT,
+    server_first::EXPERIMENT,
+    shared::EXPERIMENT,
+    ended::EXPERIMENT,
     many_clients::EXPERIMENT,
     models::EXPERIMENT,
     io_threads::EXPERIMENT,
     rendezvous::EXPERIMENT,
+    taken_port::EXPERIMENT,
     local_cost::EXPERIMENT,
+    queue_order::EXPERIMENT,
+    unconnected::EXPERIMENT,
+    unaccepted::EXPERIMENT,
     buffers::EXPERIMENT,
     wrong_port::EXPERIMENT,
 ];

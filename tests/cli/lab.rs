@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::fixtures::probing::{json, stdout};
 use crate::fixtures::schema::Schema;
+use crate::fixtures::rights::{ForNobody, lacking};
 use crate::fixtures::sockscope;
 
 /// A test for each experiment: its id, and the finding; several where time decides which
@@ -33,11 +34,19 @@ on_this_kernel! {
     a_thousand_is_a_default_that_can_be_raised: "thousand" "does_not_hold"
     a_port_has_more_connections_than_there_are_ports: "two-bytes" "does_not_hold"
     a_client_gains_ports_by_bind: "client-bind" "holds_within_limits"
+    a_connected_client_may_be_alone: "connected" "does_not_hold"
+    a_client_can_come_before_its_server: "server-first" "holds_within_limits"
+    a_socket_ends_with_its_last_descriptor: "shared" "holds"
+    an_ended_socket_connects_again_unbound: "ended" "does_not_hold"
     silent_clients_cost_no_time: "many-clients" "holds_within_limits"
     one_thread_serves_as_many_as_a_thread_for_each: "models" "holds_within_limits"
     as_many_threads_as_cpus_is_good: "io-threads" "holds" | "holds_within_limits"
     clients_that_were_told_of_each_other_connect: "rendezvous" "holds"
+    a_taken_port_is_free_on_another_address: "taken-port" "holds_within_limits"
     tcp_to_this_host_is_work_and_unix_sockets_are_less: "local-cost" "holds_within_limits"
+    connections_are_accepted_first_in_first_out: "queue-order" "holds"
+    some_sockets_carry_without_connect_and_accept: "unconnected" "holds_within_limits"
+    a_connection_exists_before_it_is_accepted: "unaccepted" "does_not_hold"
     written_bytes_are_in_the_kernel: "buffers" "holds"
     a_wrong_port_may_be_another_service: "wrong-port" "holds_within_limits"
 }
@@ -56,6 +65,37 @@ fn experiments(args: &[&str]) -> Vec<Value> {
     let document = json(&output.unwrap(), 0);
     assert_eq!(document["schema"], "sockscope.lab/1");
     document["experiments"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_slow_link_leaves_the_server_a_backlog_and_one_of_300_connected_clients() {
+    if !rustix::process::geteuid().is_root() {
+        return lacking("root, for /dev/net/tun");
+    }
+    let made = &experiments(&["connected"])[0];
+    let link = &made["numbers"]["slow_link"];
+    assert_eq!(made["left_out"], serde_json::json!([]));
+    assert_eq!(link["at_server"], 129, "{made:#}");
+    assert!(link["connected"].as_u64().unwrap() > 129, "{made:#}");
+}
+
+#[test]
+fn an_ordinary_user_finds_the_same() {
+    let Some(program) = ForNobody::copy() else { return };
+    let words = program.words();
+    let ids = ["file", "connected", "shared", "ended", "unaccepted"];
+    let output = std::process::Command::new(&words[0])
+        .args(&words[1..])
+        .args(["lab", "--format", "json"])
+        .args(ids)
+        .output();
+    let document = json(&output.unwrap(), 0);
+    let made = document["experiments"].as_array().unwrap();
+    for (made, id) in made.iter().zip(ids) {
+        let found = FINDINGS.iter().find(|one| one.0 == id).unwrap().1;
+        assert_eq!(made["finding"], found, "{made:#}");
+    }
+    assert_eq!(made.len(), ids.len());
 }
 
 #[test]

@@ -10,8 +10,7 @@ use sockscope::kernel::sock_diag::SockDiag;
 use sockscope::sockets::connections::{ServerRow, Standing};
 
 use crate::fixtures::burst::read_table;
-use crate::fixtures::packet::Way;
-use crate::fixtures::relay::{Fate, Passing, SlowLink};
+use crate::fixtures::relay::{Fate, Passing, SlowLink, Way};
 use crate::fixtures::until;
 
 /// What arrives first, where the burst comes in two.

@@ -5,8 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::fixtures::packet::Way;
-use crate::fixtures::relay::{CLIENT, Fate, SERVER, Shape, SlowLink, server_ip};
+use crate::fixtures::relay::{CLIENT, Fate, SERVER, Shape, SlowLink, Way, server_ip};
 use crate::fixtures::{DEADLINE, until};
 
 fn ms(n: u64) -> Duration {

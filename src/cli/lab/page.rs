@@ -173,7 +173,7 @@ fn moment(moment: &Moment) -> Block {
         more => format!(
             "The socket table: {} (and {})",
             moment.when,
-            plural(more as u64, "socket more")
+            plural(more as u64, "more socket")
         ),
     };
     if moment.cells.is_empty() {

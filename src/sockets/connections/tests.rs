@@ -86,7 +86,7 @@ fn accepted_and_closed_by_either_end_is_neither_accepted_nor_queued() {
 fn a_server_that_waits_for_a_byte_has_its_connections_deferred() {
     for at in [IpAddr::from(loopback()), Ipv6Addr::UNSPECIFIED.into()] {
         let (listener, bound) = listen(at, 8);
-        crate::kernel::testing::set_defer_accept(&listener, 30).unwrap();
+        crate::kernel::defer::set_defer_accept(&listener, 30).unwrap();
         let to = if at.is_ipv4() { at } else { loopback().into() };
         let target = SocketAddr::from((to, bound.port()));
         let mut clients = connect(2, target);

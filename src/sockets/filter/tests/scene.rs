@@ -7,10 +7,10 @@ use std::process::Command;
 use socket2::{Domain, Protocol as Ipproto, SockRef, Socket, Type};
 
 use super::*;
+use crate::kernel::defer::set_defer_accept;
 use crate::kernel::sock_diag::{
     Bytecode, Cookie, Extensions, Family, InetRequest, InetRow, Protocol, SockDiag, State,
 };
-use crate::kernel::testing::set_defer_accept;
 use crate::sockets::row::{Address, Kind};
 use crate::sockets::testing::{dial, skip, wait_for};
 
