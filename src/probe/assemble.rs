@@ -253,6 +253,7 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
             .collect(),
         duration_s: f.ramp_s,
         growth_per_s: f.growth_per_s,
+        steadiness: f.steadiness,
         client: Client {
             program: program(),
             may_raise: may_raise_limits(),

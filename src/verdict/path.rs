@@ -1,10 +1,10 @@
 //! Limits of the way between client and server.
 
 use super::make::Draft;
-use super::{Code, Evidence, Stop, Tally, decide};
+use super::{Code, Evidence, ListenerSeen, Stop, Tally, decide};
 use crate::host::ceilings::CONNTRACK;
 use crate::kernel::errno::name as errno_name;
-use crate::render::{count, plural, shell_word};
+use crate::render::{count, plural, rate, shell_word};
 
 /// The errno that most failed dials met, where no dial succeeded.
 fn only_failures(t: &Tally) -> Option<(i32, u64)> {
@@ -221,6 +221,45 @@ pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
     )
 }
 
+/// Dials get through so many a second, evenly, and the others hear nothing.
+pub(super) fn rate_limited(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let steady = t.steadiness?;
+    #[allow(clippy::cast_precision_loss)]
+    let dials_per_s = t.dialed as f64 / t.duration_s.max(1e-3);
+    let grows = t.stop == Stop::TimeLimit && t.growth_per_s > 0.0 && t.unanswered > 0;
+    // A queue that overflows lets through as many as the server accepts.
+    let idle = |l: &ListenerSeen| l.drops == 0 && !l.is_full();
+    if !grows || !steady.is_even(dials_per_s) || !e.listener.as_ref().is_none_or(idle) {
+        return None;
+    }
+    let (pace, dials) = (rate(steady.per_s), rate(dials_per_s));
+    let summary = format!(
+        "Of {dials} dials an even {pace} get through, and the others hear nothing: \
+         something on the way limits new connections by the second."
+    );
+    let spread = steady.variance.sqrt();
+    let even = format!("{pace} ± {spread:.1}, in {} seconds", count(steady.seconds));
+    let pace_below = steady.per_s.floor().max(1.0);
+    let draft = match e.sees_server && e.listener.is_some() {
+        true => Draft::likely(Code::PathRateLimited, summary).or(
+            Code::PathConntrack,
+            "a full table on a host between, whose entries expire: conntrack -C there",
+        ),
+        false => Draft::possible(Code::PathRateLimited, summary)
+            .or(Code::ServerSlowAccept, decide::queue(t))
+            .or(Code::PathConntrack, decide::tracked()),
+    };
+    Some(
+        draft
+            .fact("established", even, "this probe")
+            .fact("dialed", dials, "this probe")
+            .queue_facts(t, e)
+            .remedy("find the rule that limits: nft list ruleset (root)".into())
+            .remedy(format!("or dial no faster: --rate {pace_below}"))
+            .remedies(decide::by_evidence(t, e)),
+    )
+}
+
 /// The first so many are fine and then nothing is answered, and the listener is idle.
 pub(super) fn limits_new(t: &Tally, e: &Evidence) -> Option<Draft> {
     let idle = e.listener.as_ref().is_some_and(|l| l.queue_len == 0 && l.drops == 0);
@@ -237,6 +276,10 @@ pub(super) fn limits_new(t: &Tally, e: &Evidence) -> Option<Draft> {
             .queue_facts(t, e)
             .seen(e, "dropped at this listener", "0", "SK_MEMINFO_DROPS")
             .or(Code::PathConntrack, "a full table on a host between: conntrack -C there")
+            .or(
+                Code::PathRateLimited,
+                "a rule that lets a few through by the minute: --patience 2m --time-limit 5m",
+            )
             .remedy("find the rule that counts: nft list ruleset (root)".into()),
     )
 }

@@ -109,6 +109,7 @@ prop_compose! {
         words in prop::collection::vec("[a-zA-Z\\-\\r\\n ]{0,30}", 0..3),
         tables_allowed in option::of(1_u64..4),
         growth_per_s in -1e9..1e9_f64,
+        steadiness in option::of((counts(), 0.0..1e6_f64, 0.0..1e6_f64)),
     ) -> Tally {
         Tally {
             stop, is_unix, max, dialed: n[0], established: n[1], errors, unanswered: n[2],
@@ -116,6 +117,9 @@ prop_compose! {
             held: n[7], lost_in_hold: n[8], closed_silent: n[9],
             closed_after_words: n[10], closed_reset: n[11], elders_open: n[13],
             closed_old: n[12], deferred: n[14], half_open: n[15], words, growth_per_s,
+            steadiness: steadiness.map(|(seconds, per_s, variance)| Steadiness {
+                seconds, per_s, variance,
+            }),
             level: if server.is_some() { Level::Accepted } else { Level::Established },
             client: Client {
                 fd_limit_hard: n[13], ports_per_source: n[14], skipped: n[15],

@@ -248,7 +248,9 @@ pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
     // What it drops comes again seconds later, so that the queue is not always full.
     let overflows = t.stop == Stop::TimeLimit && listener.drops * 20 >= t.dialed;
     let full = listener.is_full() || listener.drops > 0 && (nearly_full || overflows);
-    if !goes_on || !full {
+    // All that was asked for is open, and some of it waits to be accepted for too long.
+    let waits = t.stop == Stop::Plateau && t.server.is_some_and(|s| s.queued > 0);
+    if !goes_on || !full && !waits {
         return None;
     }
     // By the server's table: what is open here may be a phantom.
@@ -259,8 +261,12 @@ pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
         _ => later as f64 / t.hold_s,
     };
     let pace = rate(pace);
-    let summary =
-        format!("The server accepts {pace}, and more come: its accept queue overflows.");
+    let summary = if full {
+        format!("The server accepts {pace}, and more come: its accept queue overflows.")
+    } else {
+        let queued = plural(listener.queue_len, "connection");
+        format!("The server accepts {pace}, and {queued} waited for it too long.")
+    };
     let accepted = t.server.map_or(t.held, |s| s.accepted);
     let draft = if t.server.is_some() {
         Draft::certain(Code::ServerSlowAccept, summary)

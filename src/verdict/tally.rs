@@ -123,6 +123,8 @@ pub struct Tally {
     pub duration_s: f64,
     /// Growth of what was held in the last second of dialing.
     pub growth_per_s: f64,
+    /// How evenly dials succeeded; None where dialing was too short to tell.
+    pub steadiness: Option<Steadiness>,
     /// The resources of this side.
     pub client: Client,
 }
@@ -252,6 +254,35 @@ impl Closings {
     pub fn at_once(&self) -> bool {
         let times = self.ended_span_ms.saturating_mul(5);
         self.aged >= 10 && self.born_span_ms >= AGES_MS && times <= self.born_span_ms
+    }
+}
+
+/// How many dials succeeded in each second of dialing, but for the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Steadiness {
+    /// Of how many seconds.
+    pub seconds: u64,
+    /// The mean.
+    pub per_s: f64,
+    /// The variance of these counts.
+    pub variance: f64,
+}
+
+impl Steadiness {
+    /// Fewer seconds may look even by chance.
+    const SECONDS: u64 = 10;
+
+    /// Whether dials succeeded more evenly than chance would have it, with so many a
+    /// second made. Where each is lost by chance, the successes are binomial: their
+    /// variance is the mean times the share that is lost. A fifth of it in ten seconds
+    /// comes by chance once in 180 times.
+    #[must_use]
+    pub fn is_even(&self, dials_per_s: f64) -> bool {
+        let lost = 1.0 - self.per_s / dials_per_s.max(f64::MIN_POSITIVE);
+        self.seconds >= Self::SECONDS
+            && self.per_s > 0.0
+            && lost >= 0.2
+            && self.variance <= self.per_s * lost / 5.0
     }
 }
 

@@ -69,7 +69,7 @@ fn a_drawn_case_is_a_command_line_that_serve_and_probe_take() {
 
     let mut runner = runner(None, 3);
     for eyes in [Eyes::Evidence, Eyes::Client] {
-        for _ in 0..200 {
+        for _ in 0..40 {
             let case: Case = draw::cases(eyes).new_tree(&mut runner).unwrap().current();
             let [serve, probe] = case.dry_runs();
             for mut command in [serve, probe] {

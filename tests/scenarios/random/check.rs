@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,7 +13,7 @@ use crate::fixtures::netns::Netns;
 use crate::fixtures::probe::{Outcome, Probe};
 use crate::fixtures::probing::{sockets, timeline};
 use crate::fixtures::schema::Schema;
-use crate::fixtures::{DEADLINE, Server, until};
+use crate::fixtures::{DEADLINE, Server};
 
 type Check = Result<(), String>;
 
@@ -180,6 +181,16 @@ fn can_be(case: &Case, outcome: &Outcome, code: &str) -> bool {
     }
 }
 
+/// Waits until nothing is left.
+fn none_left(mut left: impl FnMut() -> Option<String>) -> Check {
+    let end = Instant::now() + DEADLINE;
+    while let Some(what) = left() {
+        ensure(Instant::now() < end, || format!("left behind: {what}"))?;
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
 fn tasks(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
@@ -200,12 +211,16 @@ fn leaves_nothing(
     if died {
         server.ended();
     } else {
-        until("the server has closed all", || {
-            (server.open_fds().len(), tasks(server.pid())) == before
-                && children(server.pid()) == 0
-        });
+        none_left(|| {
+            let pid = server.pid();
+            let now = (server.open_fds().len(), tasks(pid));
+            let children = children(pid);
+            let left =
+                format!("fds, tasks {now:?}, before {before:?}; {children} children");
+            (now != before || children > 0).then_some(left)
+        })?;
     }
-    until("no socket is left", || truth::left(netns, PORT, case.ask.by_fin).is_none());
+    none_left(|| truth::left(netns, PORT, case.ask.by_fin))?;
     let inside = pids(netns);
     let only = if died { Vec::new() } else { vec![server.pid()] };
     ensure(inside == only, || format!("{inside:?} are left in the namespace"))
