@@ -8,6 +8,7 @@ use super::tests::{process, tally};
 use super::*;
 use crate::host::counters::TcpExt;
 use crate::host::process::ProcessView;
+use crate::host::remedy::unpasteable;
 use crate::record::{Confidence, Level};
 
 use Confidence::Certain;
@@ -271,6 +272,11 @@ proptest! {
         prop_assert!(Code::ALL.iter().any(|code| code.as_str() == verdict.code));
         prop_assert!(verdict.summary.ends_with('.'), "{}", verdict.summary);
         prop_assert!(!verdict.remedy.is_empty() || verdict.code == "interrupted");
+        for line in &verdict.remedy {
+            prop_assert_eq!(unpasteable(line), None);
+        }
+        let decides = verdict.alternatives.iter().all(|other| !other.decides.contains("(root)"));
+        prop_assert!(decides, "{verdict:?}");
         // A number that went below zero is this long.
         let texts = verdict.evidence.iter().map(|fact| &fact.value);
         for text in texts.chain([&verdict.summary]).chain(&verdict.remedy) {

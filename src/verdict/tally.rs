@@ -7,6 +7,7 @@ use crate::host::ceilings::Ceiling;
 use crate::host::cgroup_limits::CgroupLimit;
 use crate::host::counters::TcpExt;
 use crate::host::process::ProcessView;
+use crate::host::remedy;
 use crate::record::Level;
 
 /// Why dialing ended.
@@ -382,12 +383,12 @@ impl Evidence {
         }
     }
 
-    /// A command that is to be typed on the server's host.
+    /// A command, or advice, that is for the server's host.
     #[must_use]
     pub fn type_there(&self, command: String) -> String {
         match &self.remote {
             None => command,
-            Some(_) => format!("on the server's host: {command}"),
+            Some(_) => remedy::noted(&command, "on the server's host"),
         }
     }
 

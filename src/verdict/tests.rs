@@ -107,7 +107,7 @@ fn a_full_file_table_of_the_host_is_named_with_its_numbers() {
     let e = Evidence { file_nr: Some((500_000, 500_000)), ..evidence() };
     let verdict = is(&tally(Stop::NoFiles), &e, Code::ClientFileMax, Certain);
     assert_eq!(verdict.evidence[0].value, "500,000 of 500,000");
-    assert_eq!(verdict.remedy, ["sysctl -w fs.file-max=1000000 (root)"]);
+    assert_eq!(verdict.remedy, ["sudo sysctl -w fs.file-max=1000000"]);
     // The server meets it as well, but it is its accept() then that fails.
     let server = is(&tally(Stop::Plateau), &e, Code::ServerFileMax, Certain);
     assert!(server.summary.contains("ENFILE"));

@@ -5,12 +5,12 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fixtures::netns::Netns;
 
-/// How often the table is read. What is counted as held has lasted for ten of these.
-const EVERY: Duration = Duration::from_millis(15);
+/// How often the table is read.
+const EVERY: Duration = Duration::from_millis(5);
 
 /// The most at any one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct Peak {
     pub(super) known: u64,
     /// ESTABLISHED or CLOSE_WAIT at the client.
     pub(super) client: u64,
+    /// The longest time between two readings: what lasted longer has been seen.
+    pub(super) blind: Duration,
 }
 
 impl Peak {
@@ -29,6 +31,7 @@ impl Peak {
             accepted: self.accepted.max(other.accepted),
             known: self.known.max(other.known),
             client: self.client.max(other.client),
+            blind: self.blind.max(other.blind),
         }
     }
 }
@@ -93,6 +96,7 @@ fn now(port: u16) -> Peak {
         accepted: open(&server, true),
         known: open(&server, false),
         client: open(&client, false),
+        blind: Duration::ZERO,
     }
 }
 
@@ -109,9 +113,11 @@ impl Drop for Ends<'_> {
 pub(super) fn meanwhile<T>(netns: &Netns, port: u16, f: impl FnOnce() -> T) -> (T, Peak) {
     let done = AtomicBool::new(false);
     let read = || {
-        let mut peak = Peak::default();
+        let (mut peak, mut last) = (Peak::default(), Instant::now());
         while !done.load(Relaxed) {
+            let began = std::mem::replace(&mut last, Instant::now());
             peak = peak.or(now(port));
+            peak.blind = peak.blind.max(began.elapsed());
             thread::sleep(EVERY);
         }
         peak
@@ -164,5 +170,6 @@ fn what_a_namespace_has_is_counted_by_side() {
             drop((clients, accepted));
         });
     });
-    assert_eq!(peak, Peak { accepted: 3, known: 5, client: 5 });
+    assert_eq!((peak.accepted, peak.known, peak.client), (3, 5, 5));
+    assert!(peak.blind > Duration::ZERO);
 }
