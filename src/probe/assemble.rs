@@ -257,6 +257,7 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
         client: Client {
             program: program(),
             may_raise: may_raise_limits(),
+            is_root: rustix::process::geteuid().is_root(),
             fds_open: f.client_fds,
             fds_spare: f.spare_fds,
             lacks_threads: f.lacks_threads,

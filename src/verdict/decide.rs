@@ -20,7 +20,7 @@ fn ss(t: &Tally, flags: &str) -> String {
 
 /// A command of root's, as who ran this probe types it on this host.
 pub(super) fn as_root(t: &Tally, command: &str) -> String {
-    if t.client.may_raise { command.to_owned() } else { remedy::by_sudo(command) }
+    if t.client.is_root { command.to_owned() } else { remedy::by_sudo(command) }
 }
 
 /// The same on the server's host.

@@ -165,6 +165,8 @@ pub struct Client {
     pub program: String,
     /// Whether it may raise hard limits (CAP_SYS_RESOURCE), and so needs no sudo for it.
     pub may_raise: bool,
+    /// Whether it is root, and needs no sudo for anything.
+    pub is_root: bool,
     /// Descriptors open in the fd tables that hold connections.
     pub fds_open: u64,
     /// Whether a thread for a further table could not be started.

@@ -81,8 +81,13 @@ fn a_filter_that_limits_new_connections_by_the_second() {
     outcome.is("path.rate_limited", "likely");
     assert_eq!(outcome.alternatives(), ["path.conntrack"]);
     assert_eq!(outcome.fact("accept queue"), "0 of 4,097");
-    assert!(outcome.fact("established").starts_with("20/s ± "), "{outcome}");
-    assert!((250..=320).contains(&outcome.held()), "{outcome}");
+    let even = outcome.fact("established");
+    assert!(even.starts_with("20/s ± ") || even.starts_with("19/s ± "), "{outcome}");
+    // No more than the rule lets through: its burst of 5, and 20 a second.
+    let duration_s = outcome.run["result"]["duration_s"].as_f64().unwrap();
+    #[allow(clippy::cast_precision_loss)]
+    let held = outcome.held() as f64;
+    assert!((100.0..=5.0 + 20.0 * duration_s).contains(&held), "{outcome}");
 }
 
 #[test]
