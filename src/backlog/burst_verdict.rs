@@ -2,7 +2,7 @@
 
 use super::burst::Burst;
 use super::find::{Search, SearchEnd};
-use super::judge::{Judgement, at_fd_limit, stopped_processes};
+use super::judge::{Judgement, at_fd_limit, stopped_processes, waits_for};
 use super::remedies;
 use crate::host::process::ProcessView;
 use crate::host::remedy;
@@ -212,7 +212,7 @@ fn beside_the_queue(burst: &Burst, server: &Server) -> Option<Verdict> {
             count(burst.lost())
         );
         let mut verdict = verdict(Code::ServerSynQueue, Confidence::Likely, summary);
-        verdict.remedy.push("sysctl -w net.ipv4.tcp_syncookies=1".into());
+        verdict.remedy.push("sudo sysctl -w net.ipv4.tcp_syncookies=1".into());
         return Some(verdict);
     }
     let none_dropped = burst.drops == Some(0) && overflows == 0;
@@ -248,7 +248,7 @@ fn overflowing(burst: &Burst, server: &Server) -> Judgement {
     let raised = wanted.next_power_of_two();
     if let Some(most) = server.somaxconn.filter(|most| *most < raised) {
         let raise = remedy::sysctl("net.core.somaxconn", &raised.to_string());
-        verdict.remedy.push(format!("{}; it takes effect at listen()", raise.now));
+        verdict.remedy.push(remedy::noted(&raise.typed(), "it takes effect at listen()"));
         verdict.evidence.push(fact("net.core.somaxconn", count(most), "sysctl"));
     }
     if server.aborts {
@@ -258,9 +258,12 @@ fn overflowing(burst: &Burst, server: &Server) -> Judgement {
     match &server.comm {
         Some(comm) => {
             let told = remedies::for_server(Some(comm), server.port, raised);
-            verdict.remedy.push(told);
+            verdict.remedy.push(remedy::advised(told));
         }
-        None => verdict.remedy.extend(remedies::for_common(server.port, raised)),
+        None => {
+            let common = remedies::for_common(server.port, raised);
+            verdict.remedy.extend(common.into_iter().map(remedy::advised));
+        }
     }
     if !in_sight {
         let decides = "the same burst from the server's own host";
@@ -281,8 +284,7 @@ fn nobody_accepts(burst: &Burst) -> Verdict {
     let sure = if in_sight { certain() } else { Confidence::Possible };
     let mut verdict = verdict(Code::ServerAcceptQueue, sure, summary);
     let pid = burst.processes.first().map_or("PID".to_owned(), |p| p.pid.to_string());
-    let see = format!("see what it waits for: cat /proc/{pid}/stack /proc/{pid}/wchan");
-    verdict.remedy.push(see);
+    verdict.remedy.push(waits_for(&pid));
     if !in_sight {
         let decides = "whether it accepts later: a longer --for";
         verdict.alternatives.push(or(Code::ServerSlowAccept, decides));
@@ -352,7 +354,11 @@ mod tests {
     }
 
     fn code(burst: &Burst, server: &Server) -> String {
-        judge(burst, server).verdict.code
+        let verdict = judge(burst, server).verdict;
+        for line in &verdict.remedy {
+            assert_eq!(remedy::unpasteable(line), None);
+        }
+        verdict.code
     }
 
     #[test]
@@ -363,7 +369,7 @@ mod tests {
         assert_eq!(verdict.confidence, Confidence::Certain);
         assert!(verdict.summary.contains("drains at 100/s"), "{}", verdict.summary);
         assert_eq!(judged.backlog_needed, Some(299));
-        assert_eq!(verdict.remedy, ["tcp-backlog 512, then restart it"]);
+        assert_eq!(verdict.remedy, ["# tcp-backlog 512, then restart it"]);
         let behind_others = Burst { queued_before: Some(7), ..overflowing() };
         let judged = judge(&behind_others, &of("redis-server", 4096));
         assert_eq!(judged.backlog_needed, Some(306));
@@ -384,7 +390,8 @@ mod tests {
             judge(&unseen, &Server { port: Some(80), ..Server::default() }).verdict;
         assert_eq!(verdict.confidence, Confidence::Likely);
         for name in ["nginx", "Redis", "HAProxy", "Node", "Java", "Python", "Go"] {
-            let named = verdict.remedy.iter().any(|line| line.starts_with(name));
+            let named =
+                verdict.remedy.iter().any(|line| line.starts_with(&format!("# {name}")));
             assert!(named, "{name}: {:?}", verdict.remedy);
         }
     }
@@ -392,7 +399,8 @@ mod tests {
     #[test]
     fn somaxconn_comes_first_where_it_is_lower() {
         let verdict = judge(&overflowing(), &of("nginx", 128)).verdict;
-        let first = "sysctl -w net.core.somaxconn=512; it takes effect at listen()";
+        let first =
+            "sudo sysctl -w net.core.somaxconn=512  # it takes effect at listen()";
         assert_eq!(verdict.remedy[0], first);
     }
 

@@ -153,9 +153,9 @@ pub(super) fn at_fd_limit(process: &ProcessView) -> Option<Verdict> {
         _ => remedy::raised(limit, 0, None),
     };
     let raise = remedy::nofile_of(pid, to, hard, None);
-    let by = if raise.needs_root { "sudo " } else { "" };
-    verdict.remedy.push(format!("{by}{}", raise.now));
-    verdict.remedy.push(format!("for good: {} in its unit", raise.persistent));
+    verdict.remedy.push(raise.typed());
+    let for_good = format!("for good: {} in its unit", raise.persistent);
+    verdict.remedy.push(remedy::advised(for_good));
     Some(verdict)
 }
 
@@ -168,7 +168,7 @@ fn died(o: &Observation) -> Option<Verdict> {
         let source = if o.is_unix() { "unix_diag" } else { "sock_diag" };
         verdict.evidence.push(fact("LISTEN socket", "gone", source));
         verdict.evidence.extend(queue_facts(o));
-        verdict.remedy.push("see why it ended: journalctl, dmesg".into());
+        verdict.remedy.push(remedy::advised("see why it ended: journalctl, dmesg"));
         verdict
     })
 }
@@ -212,8 +212,10 @@ fn pace(o: &Observation) -> String {
 
 fn faster() -> Vec<String> {
     vec![
-        "accept in a loop until EAGAIN, and let other threads do the work".into(),
-        "several listeners: SO_REUSEPORT, one for each thread".into(),
+        remedy::advised(
+            "accept in a loop until EAGAIN, and let other threads do the work",
+        ),
+        remedy::advised("several listeners: SO_REUSEPORT, one for each thread"),
     ]
 }
 
@@ -257,15 +259,20 @@ fn bursts(o: &Observation, member: &Member) -> Judgement {
             "sysctl",
         ));
         let raise = remedy::sysctl("net.core.somaxconn", &raised.to_string());
-        verdict.remedy.push(format!("{}; it takes effect at listen()", raise.now));
+        verdict.remedy.push(remedy::noted(&raise.typed(), "it takes effect at listen()"));
     }
-    verdict.remedy.push(told);
+    verdict.remedy.push(remedy::advised(told));
     if o.sysctls.get("net.ipv4.tcp_abort_on_overflow") == Some(&Some(1)) {
         let value = "1: what completes its handshake too late is reset";
         verdict.evidence.push(fact("net.ipv4.tcp_abort_on_overflow", value, "sysctl"));
     }
     verdict.alternatives.push(or(Code::ServerAcceptQueue, HELD_UP));
     Judgement { verdict, backlog_needed: Some(needed) }
+}
+
+/// What shows in which system call a process sleeps.
+pub(super) fn waits_for(pid: &str) -> String {
+    format!("sudo cat /proc/{pid}/stack /proc/{pid}/wchan  # see what it waits for")
 }
 
 fn nobody_accepts(o: &Observation) -> Verdict {
@@ -275,9 +282,7 @@ fn nobody_accepts(o: &Observation) -> Verdict {
     let decides = "whether it accepts from time to time: --for 1m";
     verdict.alternatives.push(or(Code::ServerSlowAccept, decides));
     let pid = o.processes.first().map_or("PID".to_owned(), |p| p.pid.to_string());
-    verdict
-        .remedy
-        .push(format!("see what it waits for: cat /proc/{pid}/stack /proc/{pid}/wchan"));
+    verdict.remedy.push(waits_for(&pid));
     verdict
 }
 
@@ -299,7 +304,7 @@ fn syn_queue(o: &Observation) -> Option<Verdict> {
                 verdict.evidence.push(fact(name, count(value), "sysctl"));
             }
         }
-        verdict.remedy.push("sysctl -w net.ipv4.tcp_syncookies=1".into());
+        verdict.remedy.push("sudo sysctl -w net.ipv4.tcp_syncookies=1".into());
         verdict
     })
 }
@@ -399,6 +404,9 @@ mod tests {
 
     fn judged(o: &Observation) -> (String, Confidence, Option<u64>) {
         let Judgement { verdict, backlog_needed } = judge(o);
+        for line in &verdict.remedy {
+            assert_eq!(remedy::unpasteable(line), None);
+        }
         (verdict.code, verdict.confidence, backlog_needed)
     }
 
@@ -419,8 +427,11 @@ mod tests {
         let mut o = watched(&BURST, overflows(5, 10));
         o.sysctls = [("net.core.somaxconn".to_owned(), Some(9))].into();
         let remedy = judge(&o).verdict.remedy;
-        assert!(remedy[0].starts_with("sysctl -w net.core.somaxconn=16"), "{remedy:?}");
-        assert!(remedy[1].starts_with("listen(fd, 16)"), "{remedy:?}");
+        assert!(
+            remedy[0].starts_with("sudo sysctl -w net.core.somaxconn=16  # "),
+            "{remedy:?}"
+        );
+        assert!(remedy[1].starts_with("# listen(fd, 16)"), "{remedy:?}");
     }
 
     #[test]

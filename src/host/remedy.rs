@@ -1,4 +1,5 @@
-//! How a ceiling is raised: commands that can be pasted, with their numbers.
+//! How a ceiling is raised: commands that can be pasted, with their numbers. What is not
+//! a command is a comment of the shell, so that a line can be pasted unread.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Remedy {
-    /// A command that raises it now.
+    /// A command that raises it now, as root types it; advice is a comment.
     pub now: String,
     /// What keeps it raised: a line for a file, behind the name of that file.
     pub persistent: String,
@@ -85,8 +86,91 @@ fn line(place: Place, text: impl Into<String>) -> Line {
 
 /// What can be advised, and not typed.
 #[must_use]
-pub fn advice(now: impl Into<String>, persistent: impl Into<String>) -> Remedy {
-    Remedy { now: now.into(), persistent: persistent.into(), ..Remedy::default() }
+pub fn advice(now: &str, persistent: impl Into<String>) -> Remedy {
+    Remedy { now: advised(now), persistent: persistent.into(), ..Remedy::default() }
+}
+
+impl Remedy {
+    /// What raises it now, as a user types it.
+    #[must_use]
+    pub fn typed(&self) -> String {
+        if self.needs_root { by_sudo(&self.now) } else { self.now.clone() }
+    }
+}
+
+/// Advice as a line of a shell: a comment.
+#[must_use]
+pub fn advised(advice: impl std::fmt::Display) -> String {
+    format!("# {advice}")
+}
+
+/// A command with what is to be known of it; advice and commands that have a comment
+/// already keep it behind the new one.
+#[must_use]
+pub fn noted(command: &str, note: &str) -> String {
+    if let Some(advice) = command.strip_prefix("# ") {
+        return format!("# {note}: {advice}");
+    }
+    match command.split_once(COMMENT) {
+        Some((command, more)) => format!("{command}{COMMENT}{note}: {more}"),
+        None => format!("{command}{COMMENT}{note}"),
+    }
+}
+
+/// What stands between a command and its comment.
+const COMMENT: &str = "  # ";
+
+/// A command of root's as another user types it. What is redirected into a file is
+/// written there by tee(1), for the shell is the user's.
+#[must_use]
+pub fn by_sudo(command: &str) -> String {
+    if command.starts_with('#') {
+        return command.to_owned();
+    }
+    if let Some((echo, file)) = command.split_once(" > ")
+        && echo.starts_with("echo ")
+    {
+        return format!("{echo} | sudo tee {file}");
+    }
+    let each = command.split(" && ").map(|one| format!("sudo {one}"));
+    each.collect::<Vec<_>>().join(" && ")
+}
+
+/// Why a line is not one to be pasted: the shell's own word, or that it begins with what
+/// is no command of any remedy.
+#[cfg(test)]
+pub(crate) fn unpasteable(line: &str) -> Option<String> {
+    const COMMANDS: [&str; 18] = [
+        "cat",
+        "echo",
+        "ip",
+        "journalctl",
+        "kill",
+        "namei",
+        "nft",
+        "prlimit",
+        "sockscope",
+        "ss",
+        "strace",
+        "sudo",
+        "sysctl",
+        "systemctl",
+        "ulimit",
+        "dmesg",
+        "ls",
+        "#",
+    ];
+    let word = line.split([' ', ';']).next().unwrap_or_default();
+    if !COMMANDS.contains(&word) {
+        return Some(format!("{word:?} is no command: {line}"));
+    }
+    if line.contains('\n') || line.contains("(root)") {
+        return Some(format!("not one line for everybody: {line}"));
+    }
+    let checked = std::process::Command::new("sh").args(["-n", "-c", line]).output();
+    let checked = checked.expect("sh");
+    let fails = !checked.status.success();
+    fails.then(|| format!("{line}: {}", String::from_utf8_lossy(&checked.stderr)))
 }
 
 /// Setting a sysctl; `value` may be several numbers.
@@ -236,6 +320,41 @@ mod tests {
         assert_eq!(plain.now, "echo 4096 > /sys/fs/cgroup/a.slice/memory.max");
         let odd = cgroup("/sys/fs/cgroup/it's $x/memory.max", "MemoryMax", 1);
         assert_eq!(odd.now, "echo 1 > '/sys/fs/cgroup/it'\\''s $x/memory.max'");
+    }
+
+    #[test]
+    fn every_line_can_be_pasted_by_root_and_by_others() {
+        let all = [
+            nofile_of(4711, 65_536, 20_000, Some(1_048_576)),
+            nofile_hard_here(2_000_896, Some(1_048_576)),
+            nofile_soft_here(20_000),
+            sysctl("net.ipv4.ip_local_port_range", "1024 65535"),
+            cgroup("/sys/fs/cgroup/it's $x/memory.max", "MemoryMax", 1),
+            advice("it's more memory (or less)", ""),
+        ];
+        for line in all.iter().flat_map(|remedy| [remedy.now.clone(), remedy.typed()]) {
+            assert_eq!(unpasteable(&line), None);
+        }
+        for prose in ["see why: dmesg", "sysctl -w a=1 (root)", "sudo echo it's"] {
+            assert!(unpasteable(prose).is_some(), "{prose}");
+        }
+    }
+
+    #[test]
+    fn sudo_reaches_every_part_of_a_command() {
+        assert_eq!(by_sudo("sysctl -w a=1"), "sudo sysctl -w a=1");
+        assert_eq!(by_sudo("echo 1 > /a/b"), "echo 1 | sudo tee /a/b");
+        let both = "sysctl -w fs.nr_open=9 && prlimit --pid $$ --nofile=9:9";
+        let typed = "sudo sysctl -w fs.nr_open=9 && sudo prlimit --pid $$ --nofile=9:9";
+        assert_eq!(by_sudo(both), typed);
+        assert_eq!(by_sudo("# advice"), "# advice");
+    }
+
+    #[test]
+    fn a_note_is_a_comment_before_any_other() {
+        assert_eq!(noted("ss -tln", "there"), "ss -tln  # there");
+        assert_eq!(noted("ss -tln  # a queue", "there"), "ss -tln  # there: a queue");
+        assert_eq!(noted("# look", "there"), "# there: look");
     }
 
     #[test]

@@ -253,9 +253,11 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
             .collect(),
         duration_s: f.ramp_s,
         growth_per_s: f.growth_per_s,
+        steadiness: f.steadiness,
         client: Client {
             program: program(),
             may_raise: may_raise_limits(),
+            is_root: rustix::process::geteuid().is_root(),
             fds_open: f.client_fds,
             fds_spare: f.spare_fds,
             lacks_threads: f.lacks_threads,

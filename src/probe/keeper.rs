@@ -10,9 +10,11 @@ use super::latency::{LatencyGate, LatencySeen};
 use super::plan::Plan;
 use super::ramp::{Look, Observer};
 use super::shared::{Phase, Shared, histogram, lock};
+use super::steady::Steady;
 use crate::host::ProcRoot;
 use crate::host::memory::memory;
 use crate::record::{self, Latency, RunFolder, Sample};
+use crate::verdict::Steadiness;
 
 /// Between two samples of the timeline, for the first minute and after it.
 const EVERY_US: u64 = 100_000;
@@ -59,6 +61,7 @@ pub(super) struct Keeper<'a> {
     peak: u64,
     /// Connections established, and when the last of them was, in µs.
     established: (u64, u64),
+    steady: Steady,
     failure: Option<String>,
 }
 
@@ -86,6 +89,7 @@ impl<'a> Keeper<'a> {
             recent: VecDeque::new(),
             peak: 0,
             established: (0, 0),
+            steady: Steady::default(),
             failure: None,
         }
     }
@@ -117,6 +121,12 @@ impl<'a> Keeper<'a> {
             }
             _ => 0.0,
         }
+    }
+
+    /// How evenly dials succeeded, second by second.
+    #[must_use]
+    pub(super) fn steadiness(&self) -> Option<Steadiness> {
+        self.steady.seen()
     }
 
     /// All connect latencies; None where no dial succeeded.
@@ -248,6 +258,9 @@ impl Observer for Keeper<'_> {
     fn look(&mut self, look: &Look) {
         self.peak = self.peak.max(look.held);
         self.established = (look.totals.established, look.totals.established_at_us);
+        if look.phase == Phase::Fill {
+            self.steady.feed(look.at_us, look.totals.established);
+        }
         let every = if look.at_us < FIRST_MINUTE_US { EVERY_US } else { LATER_EVERY_US };
         let phase_goes_on = self.phase.replace(look.phase) == Some(look.phase);
         if phase_goes_on && self.last.is_some_and(|(at, _)| look.at_us < at + every) {

@@ -23,6 +23,7 @@ pub mod server_view;
 pub mod service;
 pub mod shared;
 pub mod sources;
+mod steady;
 pub mod tuples;
 
 pub use crate::sockets::target;

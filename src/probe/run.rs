@@ -9,13 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::SockRef;
 
 use super::assemble;
 use super::closed;
 use super::dialer::{Report, spare_fds};
 use super::fleet::{Fleet, FleetNote, Totals};
 use super::keeper::{Keeper, Progress};
-use super::plan::Plan;
+use super::plan::{Close, Plan};
 use super::predict;
 use super::prepare::Prepared;
 use super::ramp::{Glance, Ramp, Watch};
@@ -31,7 +32,7 @@ use crate::host::files::file_nr;
 use crate::host::memory::{Memory, memory};
 use crate::host::{ProcRoot, process};
 use crate::record::{PairRow, Predicted, Run, RunFolder, Timestamp, Warning};
-use crate::verdict::{Closings, Evidence, ServerCounts, Stop, Trial};
+use crate::verdict::{Closings, Evidence, ServerCounts, Steadiness, Stop, Trial};
 
 /// Dials in flight of all dialers together, without a rate.
 const WINDOW: usize = 512;
@@ -88,6 +89,8 @@ pub(super) struct Findings {
     pub ramp_s: f64,
     /// Growth in the last second of it.
     pub growth_per_s: f64,
+    /// How evenly dials succeeded.
+    pub steadiness: Option<Steadiness>,
     /// Descriptors in the tables that hold the connections.
     pub client_fds: u64,
     /// Whether a further dialer could not be started.
@@ -318,6 +321,7 @@ impl<'a> Running<'a> {
             reports,
             ramp_s,
             growth_per_s,
+            steadiness: self.keeper.steadiness(),
             client_fds,
             lacks_threads: self.fleet.lacks_threads(),
             spare_fds,
@@ -501,7 +505,13 @@ impl<'a> Running<'a> {
         let lost = open > 0 && left * 10 <= open && self.view.is_none();
         let Endpoint::Tcp(address) = &self.plan.endpoint else { return None };
         lost.then(|| match TcpStream::connect_timeout(address, TRIAL) {
-            Ok(_) => Trial::Answered,
+            Ok(conn) => {
+                // No TIME_WAIT stays of it where none stays of the others.
+                if self.plan.close == Close::Rst {
+                    let _ = SockRef::from(&conn).set_linger(Some(Duration::ZERO));
+                }
+                Trial::Answered
+            }
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Trial::Refused,
             Err(_) => Trial::Silent,
         })

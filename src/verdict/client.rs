@@ -1,10 +1,11 @@
 //! Limits of the probe's own side.
 
 use super::make::Draft;
-use super::{Code, Evidence, Stop, Tally};
+use super::{Code, Evidence, Stop, Tally, decide};
 use crate::host::ceilings::{
     CONNTRACK, FILE_MAX, MEMORY, NOFILE_HARD, NOFILE_SOFT, PORT_RANGE, PORTS_BOUND,
 };
+use crate::host::remedy;
 use crate::kernel::errno;
 use crate::render::{bytes, count, micros, plural, rate};
 
@@ -36,18 +37,19 @@ pub(super) fn fd_table(t: &Tally, _: &Evidence) -> Option<Draft> {
         let fact = "descriptors of the client";
         let draft = Draft::certain(Code::ClientFdTable, summary).fact(fact, used, source);
         let hard = c.fd_limit_hard * 4;
-        let raise =
-            format!("raise the hard limit as root: prlimit --pid $$ --nofile={hard}:{hard}");
+        let raise = format!("prlimit --pid $$ --nofile={hard}:{hard}");
+        let raise = decide::as_root(t, &raise);
+        let raise = remedy::noted(&raise, "raises the hard limit of this shell");
         let draft = match c.tables_allowed {
             _ if shared => {
-                let allow = "allow unshare(2): further fd tables take it".into();
-                draft.remedy(allow).remedy(raise)
+                let allow = "allow unshare(2): further fd tables take it";
+                draft.advice(allow).remedy(raise)
             }
             _ if c.lacks_threads => {
                 let allow = "allow it more threads: ulimit -u, or pids.max of its cgroup";
-                draft.remedy(allow.into()).remedy(raise)
+                draft.advice(allow).remedy(raise)
             }
-            Some(_) => draft.remedy("--fd-tables auto (further tables, in threads)".into()),
+            Some(_) => draft.advice("--fd-tables auto (further tables, in threads)"),
             None => draft.remedy(raise),
         };
         draft.raises(None, &[NOFILE_SOFT, NOFILE_HARD])
@@ -59,7 +61,8 @@ pub(super) fn file_max(t: &Tally, e: &Evidence) -> Option<Draft> {
         let summary = "This host has opened all files that fs.file-max allows; socket() \
                        can only fail with ENFILE.";
         let draft = Draft::certain(Code::ClientFileMax, summary.into());
-        let raise = |max: u64| format!("sysctl -w fs.file-max={} (root)", max * 2);
+        let raise =
+            |max: u64| decide::as_root(t, &format!("sysctl -w fs.file-max={}", max * 2));
         match e.file_nr {
             Some((open, max)) => draft
                 .fact(
@@ -68,10 +71,9 @@ pub(super) fn file_max(t: &Tally, e: &Evidence) -> Option<Draft> {
                     "/proc/sys/fs/file-nr",
                 )
                 .remedy(raise(max)),
-            None => draft.fact("socket()", "ENFILE", "this probe").remedy(
-                "sysctl -w fs.file-max=NUMBER (root), above what `sysctl fs.file-nr` shows"
-                    .into(),
-            ),
+            None => draft
+                .fact("socket()", "ENFILE", "this probe")
+                .advice("raise fs.file-max above what `sysctl fs.file-nr` shows"),
         }
         .raises(e.file_nr.map(|(_, max)| max * 2), &[FILE_MAX])
     })
@@ -103,7 +105,7 @@ pub(super) fn memory(t: &Tally, e: &Evidence) -> Option<Draft> {
     };
     let draft = draft
         .fact("MemAvailable", available, "/proc/meminfo")
-        .remedy("more memory, or a client on a host of its own".into());
+        .advice("more memory, or a client on a host of its own");
     Some(draft.raises(None, &[MEMORY]))
 }
 
@@ -127,17 +129,15 @@ pub(super) fn ports(t: &Tally, _: &Evidence) -> Option<Draft> {
                 "EADDRINUSE at bind, EADDRNOTAVAIL at connect",
             );
         let remedy = match (c.loopback, c.sources_given) {
-            (true, true) => "leave --source out: all of 127.0.0.0/8 is used then".into(),
+            (true, true) => "leave --source out: all of 127.0.0.0/8 is used then",
             (true, false) => "probe 127.0.0.1: IPv4 loopback has 16 million addresses \
-                              to dial from, ::1 is one"
-                .to_owned(),
+                              to dial from, ::1 is one",
             (false, _) => {
-                "more source addresses: ip address add ADDRESS/32 dev DEVICE (root), then \
+                "more source addresses: sudo ip address add ADDRESS/32 dev DEVICE, then \
                  --source ADDRESS for each"
-                    .into()
             }
         };
-        draft.remedy(remedy).raises(None, &[PORT_RANGE, PORTS_BOUND])
+        draft.advice(remedy).raises(None, &[PORT_RANGE, PORTS_BOUND])
     })
 }
 
@@ -154,10 +154,10 @@ pub(super) fn conntrack(t: &Tally, e: &Evidence) -> Option<Draft> {
                 format!("{} of {}", count(tracked), count(max)),
                 "/proc/sys/net/netfilter/nf_conntrack_count, …_max",
             )
-            .or(Code::PathLimitsNew, "a rule that counts: nft list ruleset (root)")
-            .remedy(format!(
-                "sysctl -w net.netfilter.nf_conntrack_max={} (root)",
-                max * 4
+            .or(Code::PathLimitsNew, "a rule that counts: sudo nft list ruleset")
+            .remedy(decide::as_root(
+                t,
+                &format!("sysctl -w net.netfilter.nf_conntrack_max={}", max * 4),
             ))
             .raises(Some(max * 4), &[CONNTRACK])
     })
@@ -191,10 +191,10 @@ pub(super) fn cpu(t: &Tally, _: &Evidence) -> Option<Draft> {
                 "--rate",
             )
             .fact("latest dial", micros(t.client.late_max_us), "after it was due")
-            .remedy(format!(
+            .advice(format_args!(
                 "--rate {:.0}, or --threads N",
                 made / t.duration_s.max(1e-3)
             ))
-            .remedy("clients on several hosts".into()),
+            .advice("clients on several hosts"),
     )
 }

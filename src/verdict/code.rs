@@ -50,6 +50,8 @@ codes! {
     PathRejected = "path.rejected",
     /// Something on the way, not the listener, takes no more than so many.
     PathLimitsNew = "path.limits_new",
+    /// Something on the way takes no more than so many a second.
+    PathRateLimited = "path.rate_limited",
     /// The table of tracked connections is full.
     PathConntrack = "path.conntrack",
     /// No way leads to the target.

@@ -2,6 +2,7 @@
 //! server's host.
 
 use super::{Evidence, Tally};
+use crate::host::remedy;
 
 /// The port of the target, `8080`; None of a unix socket.
 pub(super) fn port(t: &Tally) -> Option<&str> {
@@ -15,6 +16,31 @@ fn ss(t: &Tally, flags: &str) -> String {
         Some(port) => format!("ss -{flags} 'sport = :{port}'"),
         None => format!("ss -xl{}", if flags.contains('p') { "p" } else { "" }),
     }
+}
+
+/// A command of root's, as who ran this probe types it on this host.
+pub(super) fn as_root(t: &Tally, command: &str) -> String {
+    if t.client.is_root { command.to_owned() } else { remedy::by_sudo(command) }
+}
+
+/// The same on the server's host.
+pub(super) fn as_root_there(t: &Tally, e: &Evidence, command: &str) -> String {
+    match &e.remote {
+        None => as_root(t, command),
+        Some(_) => e.type_there(remedy::by_sudo(command)),
+    }
+}
+
+/// What shows the rules of a filter, and why to look.
+pub(super) fn ruleset(t: &Tally, why: &str) -> String {
+    remedy::noted(&as_root(t, "nft list ruleset"), why)
+}
+
+/// [`queue`], to be pasted there.
+pub(super) fn look_at_queue(t: &Tally) -> String {
+    let place = if t.is_unix { "" } else { "on the server's host: " };
+    let note = format!("{place}a full queue has Recv-Q above Send-Q");
+    remedy::noted(&ss(t, "tln"), &note)
 }
 
 fn there(t: &Tally, command: &str) -> String {
@@ -71,9 +97,9 @@ pub(super) fn tracked() -> String {
 /// What would have decided, where nothing told of the server's host.
 pub(super) fn by_evidence(t: &Tally, e: &Evidence) -> Option<String> {
     let port = port(t).filter(|_| !e.sees_server)?;
-    Some(format!(
+    Some(remedy::advised(format_args!(
         "have its host tell: --evidence 'ssh HOST sockscope backlog :{port} --format ndjson'"
-    ))
+    )))
 }
 
 #[cfg(test)]

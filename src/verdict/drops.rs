@@ -85,11 +85,8 @@ fn at_once(t: &Tally, e: &Evidence) -> Draft {
     let ended = e.owners.iter().filter(|o| !o.alive_after).map(|o| &o.process);
     let dead: Vec<&ProcessView> = e.gone.iter().chain(ended).collect();
     let draft = if dead.is_empty() {
-        let decides = e.type_there(
-            "its log; and `ps -o pid,lstart,args` shows whether a process of it is younger \
-             than this probe"
-                .into(),
-        );
+        let decides = "its log, on its host; and whether `ps -o pid,lstart,args` shows a \
+                       process of it there that is younger than this probe";
         let summary = format!(
             "{lost} ended within {span}, whatever their age: a process of the server \
              ended, or it closed them all. It still listens."
@@ -107,7 +104,7 @@ fn at_once(t: &Tally, e: &Evidence) -> Draft {
         })
     };
     let pid = dead.first().map_or("PID".into(), |p| p.pid.to_string());
-    let why = format!("see why: its log, journalctl _PID={pid}, dmesg (an OOM kill)");
+    let why = format!("journalctl _PID={pid}; dmesg  # see why; its log, an OOM kill");
     draft
         .fact(
             "ended at once",
@@ -135,8 +132,8 @@ fn idle_timeout(t: &Tally, sure: bool) -> Draft {
     draft
         .fact("ended while held", ended, "FIN or RST from the server")
         .or(Code::ServerEvicts, decides)
-        .remedy(format!("the server's idle timeout, {time} now"))
-        .remedy("or keep them busy: --send TEXT --ping TIME, with less than that".into())
+        .advice(format_args!("the server's idle timeout, {time} now"))
+        .advice("or keep them busy: --send TEXT --ping TIME, with less than that")
 }
 
 /// Old ones end while new ones come, and none while none come.
@@ -157,7 +154,7 @@ fn makes_room(t: &Tally) -> Draft {
             "this probe",
         )
         .or(Code::ServerIdleTimeout, "whether they end after the same time: --rate 10")
-        .remedy("the server's limit on connections, or its pool's".into())
+        .advice("the server's limit on connections, or its pool's")
 }
 
 fn unclear(t: &Tally) -> Draft {
@@ -171,7 +168,7 @@ fn unclear(t: &Tally) -> Draft {
     Draft::possible(code, format!("The server ended {lost} of what it held {when}."))
         .fact("ended while held", lost, "FIN or RST from the server")
         .or(other, decides)
-        .remedy("the server's idle timeout, or its limit on connections".into())
+        .advice("the server's idle timeout, or its limit on connections")
 }
 
 /// The first connections are gone and later ones are not; or all that are held came after
@@ -245,7 +242,7 @@ fn at_random(t: &Tally, e: &Evidence, summary: String, ended: u64) -> Draft {
             Code::ServerClosesNew,
             "several workers, each with a limit of its own: the server's settings",
         )
-        .remedy("the server's limit on new connections (MaxStartups of OpenSSH)".into())
+        .advice("the server's limit on new connections (MaxStartups of OpenSSH)")
 }
 
 #[cfg(test)]

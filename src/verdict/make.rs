@@ -1,7 +1,10 @@
 //! The parts that every verdict is made of.
 
+use std::fmt::Display;
+
 use super::{Code, Evidence, Tally};
 use crate::host::ceilings::{Ceiling, Side};
+use crate::host::remedy;
 use crate::record::{Alternative, Confidence, Fact, Next, Verdict};
 use crate::render::count;
 
@@ -68,9 +71,15 @@ impl Draft {
         self.fact(fact, value, e.there(source.as_ref()))
     }
 
+    /// A command that can be pasted, or what [`remedy`] makes of advice.
     pub(super) fn remedy(mut self, remedy: String) -> Self {
         self.remedy.push(remedy);
         self
+    }
+
+    /// What can be said, and not typed.
+    pub(super) fn advice(self, advice: impl Display) -> Self {
+        self.remedy(remedy::advised(advice))
     }
 
     /// The remedies, where there are any.
@@ -324,9 +333,11 @@ mod tests {
         };
         let t = Tally { closed_reset: 5, ..tally(Stop::Plateau) };
         let verdict = is(&t, &at(4_096), Code::ServerAcceptQueue, Certain);
-        assert_eq!(verdict.remedy[1], "give listen() a larger backlog than 128");
+        assert_eq!(verdict.remedy[1], "# give listen() a larger backlog than 128");
         let verdict = is(&t, &at(128), Code::ServerAcceptQueue, Certain);
-        assert!(verdict.remedy[1].starts_with("sysctl -w net.core.somaxconn=512 (root)"));
+        assert!(
+            verdict.remedy[1].starts_with("sudo sysctl -w net.core.somaxconn=512  # ")
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod tests;
 pub use code::Code;
 pub use tally::{
     Client, Closings, Evidence, Latency, ListenerSeen, OwnerSeen, RemoteHost,
-    ServerCounts, Stop, Tally, Trial,
+    ServerCounts, Steadiness, Stop, Tally, Trial,
 };
 
 use crate::record::Verdict;
@@ -57,6 +57,7 @@ const RULES: &[Rule] = &[
     server::slow_accept,
     served::unserved,
     client::cpu,
+    path::rate_limited,
     time_limit,
     server::phantoms,
     server::accept_queue,
@@ -106,7 +107,7 @@ fn requested(t: &Tally, _: &Evidence) -> Option<Draft> {
             Code::Requested,
             format!("Nothing stopped it: all {asked} that were asked for are held."),
         )
-        .remedy(format!("ask for more: --max {more}, or leave --max out"))
+        .advice(format_args!("ask for more: --max {more}, or leave --max out"))
     })
 }
 
@@ -118,9 +119,17 @@ fn time_limit(t: &Tally, _: &Evidence) -> Option<Draft> {
         } else {
             "The time was over before a limit showed.".to_owned()
         };
-        Draft::certain(Code::TimeLimit, summary)
+        let draft = Draft::certain(Code::TimeLimit, summary)
             .fact("dialed for", format!("{:.1} s", t.duration_s), "--time-limit")
             .fact("growth in the last second", growth, "this probe")
-            .remedy("give it more time: --time-limit 5m".into())
+            .advice("give it more time: --time-limit 5m");
+        if t.unanswered * 5 < t.dialed {
+            return draft;
+        }
+        let unanswered = format!("{} of {}", count(t.unanswered), count(t.dialed));
+        draft.fact("dials that heard nothing", unanswered, "this probe").advice(
+            "packets are lost, or a rule limits new connections by the second: see \
+             whether as many get through at another --rate",
+        )
     })
 }

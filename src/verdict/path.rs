@@ -1,10 +1,11 @@
 //! Limits of the way between client and server.
 
 use super::make::Draft;
-use super::{Code, Evidence, Stop, Tally, decide};
+use super::{Code, Evidence, ListenerSeen, Stop, Tally, decide};
 use crate::host::ceilings::CONNTRACK;
+use crate::host::remedy;
 use crate::kernel::errno::name as errno_name;
-use crate::render::{count, plural, shell_word};
+use crate::render::{count, plural, rate, shell_word};
 
 /// The errno that most failed dials met, where no dial succeeded.
 fn only_failures(t: &Tally) -> Option<(i32, u64)> {
@@ -28,7 +29,10 @@ fn dials(draft: Draft, (errno, times): (i32, u64)) -> Draft {
     draft.fact("dials", met, "connect()")
 }
 
-const REJECTS: &str = "look for the rule that rejects: nft list ruleset (root)";
+/// What shows the rule that rejects.
+fn rejects(t: &Tally) -> String {
+    decide::ruleset(t, "look for the rule that rejects")
+}
 
 /// Dials were refused: nobody listens, or a filter refuses for one that does.
 pub(super) fn refused(t: &Tally, e: &Evidence) -> Option<Draft> {
@@ -43,7 +47,7 @@ pub(super) fn refused(t: &Tally, e: &Evidence) -> Option<Draft> {
             let summary =
                 format!("{target} has a listener, and yet dials to it are refused.");
             let draft = Draft::certain(Code::PathRejected, summary);
-            Some(dials(draft, met).queue_facts(t, e).remedy(REJECTS.into()))
+            Some(dials(draft, met).queue_facts(t, e).remedy(rejects(t)))
         }
         libc::EHOSTUNREACH if listens => {
             let summary = format!(
@@ -52,7 +56,7 @@ pub(super) fn refused(t: &Tally, e: &Evidence) -> Option<Draft> {
             let route = format!("the way there: ip route get {}", host(t));
             let draft = Draft::likely(Code::PathRejected, summary);
             let draft = dials(draft, met).queue_facts(t, e);
-            Some(draft.or(Code::PathUnreachable, route).remedy(REJECTS.into()))
+            Some(draft.or(Code::PathUnreachable, route).remedy(rejects(t)))
         }
         libc::ECONNREFUSED if e.sees_server => {
             let summary = format!("Nothing listens on {target}: every dial was refused.");
@@ -61,7 +65,7 @@ pub(super) fn refused(t: &Tally, e: &Evidence) -> Option<Draft> {
             Some(
                 dials(draft, met)
                     .seen(e, "LISTEN sockets for it", "none", source)
-                    .remedy(listing(t)),
+                    .remedy(listing(t).into()),
             )
         }
         libc::ECONNREFUSED => {
@@ -70,15 +74,14 @@ pub(super) fn refused(t: &Tally, e: &Evidence) -> Option<Draft> {
             Some(
                 dials(draft, met)
                     .or(Code::PathRejected, decide::rules(t))
-                    .remedy(format!("{} on the server's host", listing(t))),
+                    .remedy(remedy::noted(listing(t), "on the server's host")),
             )
         }
         libc::EACCES | libc::EPERM => {
             let summary = format!("A rule of this host forbids dials to {target}.");
-            let look = format!(
-                "the route or rule: ip route get {}; nft list ruleset (root)",
-                host(t)
-            );
+            let rules = decide::as_root(t, "nft list ruleset");
+            let look =
+                format!("ip route get {}; {rules}  # the route or the rule", host(t));
             Some(dials(Draft::certain(Code::PathRejected, summary), met).remedy(look))
         }
         _ => None,
@@ -88,7 +91,7 @@ pub(super) fn refused(t: &Tally, e: &Evidence) -> Option<Draft> {
 /// The file of a unix socket is missing, of another type, or not permitted.
 fn no_way_through_the_file(t: &Tally, met: (i32, u64)) -> Draft {
     let target = &t.target;
-    let start = "start the server, or name the path that it made".to_owned();
+    let start = remedy::advised("start the server, or name the path that it made");
     let (code, summary, remedy) = match met.0 {
         libc::ENOENT => {
             let summary = format!("There is no socket file {target}.");
@@ -101,10 +104,8 @@ fn no_way_through_the_file(t: &Tally, met: (i32, u64)) -> Draft {
         _ => {
             let summary = format!("This user may not connect to {target}.");
             let path = target.strip_prefix("unix:").unwrap_or(target);
-            let look = format!(
-                "the file's mode and its folders': namei -l {}",
-                shell_word(path)
-            );
+            let look = format!("namei -l {}", shell_word(path));
+            let look = remedy::noted(&look, "the file's mode and its folders'");
             (Code::PathRejected, summary, look)
         }
     };
@@ -112,11 +113,11 @@ fn no_way_through_the_file(t: &Tally, met: (i32, u64)) -> Draft {
 }
 
 /// What shows that, and what, listens.
-fn listing(t: &Tally) -> String {
+fn listing(t: &Tally) -> &'static str {
     if t.is_unix {
-        "see what listens: ss -xl".into()
+        "ss -xl  # see what listens"
     } else {
-        "start the server, or see what listens: ss -tln".into()
+        "ss -tln  # start the server, or see what listens"
     }
 }
 
@@ -130,13 +131,16 @@ pub(super) fn unreachable(t: &Tally, _: &Evidence) -> Option<Draft> {
     if no_way {
         let summary = format!("No way leads to {}: {name}.", t.target);
         let route = match t.client.loopback && met.0 == libc::ENETUNREACH {
-            true => "the loopback interface is down: ip link set lo up (root)".to_owned(),
+            true => {
+                let up = decide::as_root(t, "ip link set lo up");
+                remedy::noted(&up, "the loopback interface is down")
+            }
             false => format!("ip route get {}", host(t)),
         };
         let draft = if met.0 == libc::EHOSTUNREACH {
             Draft::likely(Code::PathUnreachable, summary).or(
                 Code::PathRejected,
-                "a filter may answer so: nft list ruleset (root), there too",
+                "a filter may answer so: sudo nft list ruleset, there too",
             )
         } else {
             Draft::certain(Code::PathUnreachable, summary)
@@ -146,8 +150,8 @@ pub(super) fn unreachable(t: &Tally, _: &Evidence) -> Option<Draft> {
     (t.stop == Stop::AllFailed).then(|| {
         let summary = format!("Every dial to {} failed with {name}.", t.target);
         dials(Draft::possible(Code::PathUnreachable, summary), met)
-            .or(Code::PathRejected, "a rule that answers so: nft list ruleset (root)")
-            .remedy(format!("see what connect(2) says of {name}"))
+            .or(Code::PathRejected, "a rule that answers so: sudo nft list ruleset")
+            .advice(format_args!("see what connect(2) says of {name}"))
     })
 }
 
@@ -166,12 +170,15 @@ pub(super) fn conntrack(t: &Tally, e: &Evidence) -> Option<Draft> {
                 format!("{} of {}", count(tracked), count(max)),
                 source,
             )
-            .or(Code::PathLimitsNew, "a rule that counts: nft list ruleset (root)")
-            .remedy(format!(
-                "sysctl -w net.netfilter.nf_conntrack_max={} (root)",
-                max * 4
+            .or(Code::PathLimitsNew, "a rule that counts: sudo nft list ruleset")
+            .remedy(decide::as_root_there(
+                t,
+                e,
+                &format!("sysctl -w net.netfilter.nf_conntrack_max={}", max * 4),
             ))
-            .remedies(decide::port(t).map(|port| e.type_there(untracked(port))))
+            .remedies(
+                decide::port(t).map(|port| decide::as_root_there(t, e, &untracked(port))),
+            )
             .raises(Some(max * 4), &[CONNTRACK]),
     )
 }
@@ -198,13 +205,12 @@ pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
         1 => format!("The one dial to {} was not answered.", t.target),
         n => format!("Not one of {} to {} was answered.", plural(n, "dial"), t.target),
     };
-    let rule = "find the rule that drops: nft list ruleset (root), iptables-save (root)";
+    let rule = decide::as_root(t, "nft list ruleset && iptables-save");
+    let rule = remedy::noted(&rule, "find the rule that drops");
     if e.sees_server && e.listener.is_some() {
         let summary = format!("{summary} Its listener is there and its queue is empty.");
         return Some(
-            Draft::certain(Code::PathFiltered, summary)
-                .queue_facts(t, e)
-                .remedy(rule.into()),
+            Draft::certain(Code::PathFiltered, summary).queue_facts(t, e).remedy(rule),
         );
     }
     Some(
@@ -216,7 +222,46 @@ pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
             )
             .or(Code::ServerAcceptQueue, decide::queue(t))
             .or(Code::PathConntrack, decide::tracked())
-            .remedy(rule.into())
+            .remedy(rule)
+            .remedies(decide::by_evidence(t, e)),
+    )
+}
+
+/// Dials get through so many a second, evenly, and the others hear nothing.
+pub(super) fn rate_limited(t: &Tally, e: &Evidence) -> Option<Draft> {
+    let steady = t.steadiness?;
+    #[allow(clippy::cast_precision_loss)]
+    let dials_per_s = t.dialed as f64 / t.duration_s.max(1e-3);
+    let grows = t.stop == Stop::TimeLimit && t.growth_per_s > 0.0 && t.unanswered > 0;
+    // A queue that overflows lets through as many as the server accepts.
+    let idle = |l: &ListenerSeen| l.drops == 0 && !l.is_full();
+    if !grows || !steady.is_even(dials_per_s) || !e.listener.as_ref().is_none_or(idle) {
+        return None;
+    }
+    let (pace, dials) = (rate(steady.per_s), rate(dials_per_s));
+    let summary = format!(
+        "Of {dials} dials an even {pace} get through, and the others hear nothing: \
+         something on the way limits new connections by the second."
+    );
+    let spread = steady.variance.sqrt();
+    let even = format!("{pace} ± {spread:.1}, in {} seconds", count(steady.seconds));
+    let pace_below = steady.per_s.floor().max(1.0);
+    let draft = match e.sees_server && e.listener.is_some() {
+        true => Draft::likely(Code::PathRateLimited, summary).or(
+            Code::PathConntrack,
+            "a full table on a host between, whose entries expire: conntrack -C there",
+        ),
+        false => Draft::possible(Code::PathRateLimited, summary)
+            .or(Code::ServerSlowAccept, decide::queue(t))
+            .or(Code::PathConntrack, decide::tracked()),
+    };
+    Some(
+        draft
+            .fact("established", even, "this probe")
+            .fact("dialed", dials, "this probe")
+            .queue_facts(t, e)
+            .remedy(decide::ruleset(t, "find the rule that limits"))
+            .advice(format_args!("or dial no faster: --rate {pace_below}"))
             .remedies(decide::by_evidence(t, e)),
     )
 }
@@ -237,6 +282,10 @@ pub(super) fn limits_new(t: &Tally, e: &Evidence) -> Option<Draft> {
             .queue_facts(t, e)
             .seen(e, "dropped at this listener", "0", "SK_MEMINFO_DROPS")
             .or(Code::PathConntrack, "a full table on a host between: conntrack -C there")
-            .remedy("find the rule that counts: nft list ruleset (root)".into()),
+            .or(
+                Code::PathRateLimited,
+                "a rule that lets a few through by the minute: --patience 2m --time-limit 5m",
+            )
+            .remedy(decide::ruleset(t, "find the rule that counts")),
     )
 }

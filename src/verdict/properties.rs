@@ -8,6 +8,7 @@ use super::tests::{process, tally};
 use super::*;
 use crate::host::counters::TcpExt;
 use crate::host::process::ProcessView;
+use crate::host::remedy::unpasteable;
 use crate::record::{Confidence, Level};
 
 use Confidence::Certain;
@@ -109,6 +110,7 @@ prop_compose! {
         words in prop::collection::vec("[a-zA-Z\\-\\r\\n ]{0,30}", 0..3),
         tables_allowed in option::of(1_u64..4),
         growth_per_s in -1e9..1e9_f64,
+        steadiness in option::of((counts(), 0.0..1e6_f64, 0.0..1e6_f64)),
     ) -> Tally {
         Tally {
             stop, is_unix, max, dialed: n[0], established: n[1], errors, unanswered: n[2],
@@ -116,6 +118,9 @@ prop_compose! {
             held: n[7], lost_in_hold: n[8], closed_silent: n[9],
             closed_after_words: n[10], closed_reset: n[11], elders_open: n[13],
             closed_old: n[12], deferred: n[14], half_open: n[15], words, growth_per_s,
+            steadiness: steadiness.map(|(seconds, per_s, variance)| Steadiness {
+                seconds, per_s, variance,
+            }),
             level: if server.is_some() { Level::Accepted } else { Level::Established },
             client: Client {
                 fd_limit_hard: n[13], ports_per_source: n[14], skipped: n[15],
@@ -267,6 +272,11 @@ proptest! {
         prop_assert!(Code::ALL.iter().any(|code| code.as_str() == verdict.code));
         prop_assert!(verdict.summary.ends_with('.'), "{}", verdict.summary);
         prop_assert!(!verdict.remedy.is_empty() || verdict.code == "interrupted");
+        for line in &verdict.remedy {
+            prop_assert_eq!(unpasteable(line), None);
+        }
+        let decides = verdict.alternatives.iter().all(|other| !other.decides.contains("(root)"));
+        prop_assert!(decides, "{verdict:?}");
         // A number that went below zero is this long.
         let texts = verdict.evidence.iter().map(|fact| &fact.value);
         for text in texts.chain([&verdict.summary]).chain(&verdict.remedy) {

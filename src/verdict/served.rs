@@ -50,7 +50,7 @@ pub(super) fn latency(t: &Tally, _: &Evidence) -> Option<Draft> {
                 ),
             )
             .or(Code::ClientCpu, "a slower load with the same number held: --rate")
-            .remedy("see what the server waits for: top, perf top, its queues".into()),
+            .advice("see what the server waits for: top, perf top, its queues"),
     )
 }
 
@@ -68,7 +68,7 @@ pub(super) fn forgotten(t: &Tally, _: &Evidence) -> Option<Draft> {
         Draft::likely(Code::ServerUnserved, summary)
             .fact("asked again in vain", count(t.forgotten), "--ping")
             .or(Code::ServerStopped, decide::state(t))
-            .remedy("see what the server does with idle connections: its log".into()),
+            .advice("see what the server does with idle connections: its log"),
     )
 }
 
@@ -118,7 +118,7 @@ pub(super) fn unserved(t: &Tally, e: &Evidence) -> Option<Draft> {
     } else {
         "see what its workers do: their number, their log, strace -f -p PID"
     };
-    let draft = reasons(draft, t).queue_facts(t, e).remedy(remedy.into());
+    let draft = reasons(draft, t).queue_facts(t, e).advice(remedy);
     Some(if accepted { draft } else { draft.remedies(decide::by_evidence(t, e)) })
 }
 

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::host::ceilings::{FILE_MAX, NOFILE_HARD, NOFILE_SOFT};
 use crate::host::process::{ProcessView, UNLIMITED};
+use crate::host::remedy;
 use crate::record::Level;
 use crate::render::{count, escaped, micros, plural, rate, shell_word};
 
@@ -57,7 +58,7 @@ pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
         }
         let pid = e.owners.first().map_or("PID".into(), |o| o.process.pid.to_string());
         return Some(draft.remedy(e.type_there(format!(
-            "see why it ended: journalctl _PID={pid}; dmesg (an OOM kill names it)"
+            "journalctl _PID={pid}; dmesg  # see why it ended; an OOM kill names it"
         ))));
     }
     // From outside: what was held is lost at once, and new dials are refused.
@@ -76,7 +77,7 @@ pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
             .fact("lost", count(lost), "FIN or RST from the server")
             .fact("dials refused since", count(refused), "ECONNREFUSED")
             .or(Code::ServerNotListening, "on the server's host: is its process there?")
-            .remedy("see why it ended: journalctl, dmesg on the server's host".into())
+            .advice("see why it ended: journalctl, dmesg on the server's host")
     })
 }
 
@@ -156,7 +157,7 @@ pub(super) fn fd_limit(t: &Tally, e: &Evidence) -> Option<Draft> {
     Some(
         draft
             .remedy(e.type_there(raise))
-            .remedy(format!("for good: LimitNOFILE={raised} in its unit"))
+            .advice(format_args!("for good: LimitNOFILE={raised} in its unit"))
             .raises(Some(room.saturating_sub(overhead)), &[NOFILE_SOFT, NOFILE_HARD]),
     )
 }
@@ -191,7 +192,11 @@ pub(super) fn file_max(t: &Tally, e: &Evidence) -> Option<Draft> {
                 "/proc/sys/fs/file-nr",
             )
             .queue_facts(t, e)
-            .remedy(e.type_there(format!("sysctl -w fs.file-max={} (root)", max * 2)))
+            .remedy(decide::as_root_there(
+                t,
+                e,
+                &format!("sysctl -w fs.file-max={}", max * 2),
+            ))
             .raises(Some(max * 2), &[FILE_MAX])
     })
 }
@@ -199,9 +204,10 @@ pub(super) fn file_max(t: &Tally, e: &Evidence) -> Option<Draft> {
 /// The listener waits for a first byte (TCP_DEFER_ACCEPT) that is never sent.
 pub(super) fn deferred(t: &Tally, e: &Evidence) -> Option<Draft> {
     let remedies = [
-        "send it one: --send TEXT --expect TEXT, or http://… as the target".into(),
-        "or TCP_DEFER_ACCEPT (`deferred` in nginx, AcceptFilter in Apache) off".into(),
-    ];
+        "send it one: --send TEXT --expect TEXT, or http://… as the target",
+        "or TCP_DEFER_ACCEPT (`deferred` in nginx, AcceptFilter in Apache) off",
+    ]
+    .map(remedy::advised);
     if t.deferred > t.held {
         let waiting = plural(t.deferred, "connection");
         let summary = format!(
@@ -248,7 +254,9 @@ pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
     // What it drops comes again seconds later, so that the queue is not always full.
     let overflows = t.stop == Stop::TimeLimit && listener.drops * 20 >= t.dialed;
     let full = listener.is_full() || listener.drops > 0 && (nearly_full || overflows);
-    if !goes_on || !full {
+    // All that was asked for is open, and some of it waits to be accepted for too long.
+    let waits = t.stop == Stop::Plateau && t.server.is_some_and(|s| s.queued > 0);
+    if !goes_on || !full && !waits {
         return None;
     }
     // By the server's table: what is open here may be a phantom.
@@ -259,8 +267,12 @@ pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
         _ => later as f64 / t.hold_s,
     };
     let pace = rate(pace);
-    let summary =
-        format!("The server accepts {pace}, and more come: its accept queue overflows.");
+    let summary = if full {
+        format!("The server accepts {pace}, and more come: its accept queue overflows.")
+    } else {
+        let queued = plural(listener.queue_len, "connection");
+        format!("The server accepts {pace}, and {queued} waited for it too long.")
+    };
     let accepted = t.server.map_or(t.held, |s| s.accepted);
     let draft = if t.server.is_some() {
         Draft::certain(Code::ServerSlowAccept, summary)
@@ -280,14 +292,18 @@ pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
 
 /// What lengthens the accept queue. Where the backlog is all that somaxconn allows, the
 /// server may have asked for more.
-fn longer_queue(listener: &ListenerSeen, e: &Evidence) -> String {
+fn longer_queue(listener: &ListenerSeen, t: &Tally, e: &Evidence) -> String {
     let each = listener.backlog / listener.members.max(1);
     match e.somaxconn.filter(|max| *max > 0 && each >= *max) {
-        Some(max) => e.type_there(format!(
-            "sysctl -w net.core.somaxconn={} (root), then listen() anew with as much",
-            max * 4
+        Some(max) => {
+            let raise = format!("sysctl -w net.core.somaxconn={}", max * 4);
+            let raise = decide::as_root_there(t, e, &raise);
+            remedy::noted(&raise, "then listen() anew with as much")
+        }
+        None => remedy::advised(format_args!(
+            "give listen() a larger backlog than {}",
+            count(each)
         )),
-        None => format!("give listen() a larger backlog than {}", count(each)),
     }
 }
 
@@ -317,9 +333,10 @@ fn slow_from_outside(t: &Tally, e: &Evidence) -> Option<Draft> {
 
 fn faster() -> [String; 2] {
     [
-        "accept in a loop until EAGAIN, and let other threads do the work".into(),
-        "several listeners: SO_REUSEPORT, one for each thread".into(),
+        "accept in a loop until EAGAIN, and let other threads do the work",
+        "several listeners: SO_REUSEPORT, one for each thread",
     ]
+    .map(remedy::advised)
 }
 
 /// Resets that are the kernel's answer to a full queue (tcp_abort_on_overflow).
@@ -333,10 +350,10 @@ pub(super) fn resets_by_overflow(t: &Tally, e: &Evidence) -> Option<Draft> {
             .queue_facts(t, e)
             .seen(e, "ListenOverflows", count(overflows), "/proc/net/netstat")
             .seen(e, "net.ipv4.tcp_abort_on_overflow", "1", "sysctl")
-            .remedy("make the server accept faster".into())
+            .advice("make the server accept faster")
             .remedy(e.listener.as_ref().map_or_else(
-                || "or give listen() a larger backlog".into(),
-                |listener| longer_queue(listener, e),
+                || remedy::advised("or give listen() a larger backlog"),
+                |listener| longer_queue(listener, t, e),
             ))
     })
 }
@@ -408,8 +425,9 @@ pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
     }
     draft = draft.queue_facts(t, e);
     let whose = e.owners.first().map_or("the server".into(), |o| named(&o.process));
-    let remedy = format!("raise the limit on connections in the settings of {whose}");
-    Some(draft.remedy(remedy))
+    Some(draft.advice(format_args!(
+        "raise the limit on connections in the settings of {whose}"
+    )))
 }
 
 /// All that was asked for is established, and some of it unknown to the server: its
@@ -437,8 +455,8 @@ pub(super) fn phantoms(t: &Tally, e: &Evidence) -> Option<Draft> {
         draft
             .fact("established, unknown to the server", count(phantoms), "sock_diag")
             .queue_facts(t, e)
-            .remedy(longer_queue(listener, e))
-            .remedy("or dial more slowly: --rate 100".into()),
+            .remedy(longer_queue(listener, t, e))
+            .advice("or dial more slowly: --rate 100"),
     )
 }
 
@@ -469,9 +487,10 @@ pub(super) fn accept_queue(t: &Tally, e: &Evidence) -> Option<Draft> {
                         let target = shell_word(&t.target);
                         format!("sudo {} probe {target}", t.client.program)
                     }
-                    Some(host) => {
-                        format!("sudo on the server's host, in: {}", host.command)
-                    }
+                    Some(host) => remedy::advised(format_args!(
+                        "sudo on the server's host, in: {}",
+                        host.command
+                    )),
                 }),
         );
     }
@@ -502,11 +521,11 @@ pub(super) fn accept_queue(t: &Tally, e: &Evidence) -> Option<Draft> {
     }
     let remedy = match e.owners.first() {
         Some(owner) => e.type_there(format!(
-            "see what {} does instead of accept(): strace -f -p {}",
-            named(&owner.process),
-            owner.process.pid
+            "strace -f -p {}  # see what {} does instead of accept()",
+            owner.process.pid,
+            named(&owner.process)
         )),
-        None => "make the server call accept()".into(),
+        None => remedy::advised("make the server call accept()"),
     };
     Some(draft.remedy(remedy))
 }
@@ -535,8 +554,8 @@ pub(super) fn unknown(t: &Tally, e: &Evidence) -> Draft {
                 Code::ServerSlowAccept,
                 "whether the queue fills now and then: ss -tln while this runs",
             )
-            .or(Code::PathLimitsNew, "a rule that counts: nft list ruleset (root)")
-            .remedy("see the server's log".into());
+            .or(Code::PathLimitsNew, "a rule that counts: sudo nft list ruleset")
+            .advice("see the server's log");
     }
     draft
         .or(Code::ServerFdLimit, decide::descriptors(t))
@@ -544,6 +563,6 @@ pub(super) fn unknown(t: &Tally, e: &Evidence) -> Draft {
         .or(Code::ServerStopped, decide::state(t))
         .or(Code::PathLimitsNew, decide::rules(t))
         .or(Code::PathConntrack, decide::tracked())
-        .remedy(decide::queue(t))
+        .remedy(decide::look_at_queue(t))
         .remedies(decide::by_evidence(t, e))
 }

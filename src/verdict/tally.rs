@@ -7,6 +7,7 @@ use crate::host::ceilings::Ceiling;
 use crate::host::cgroup_limits::CgroupLimit;
 use crate::host::counters::TcpExt;
 use crate::host::process::ProcessView;
+use crate::host::remedy;
 use crate::record::Level;
 
 /// Why dialing ended.
@@ -123,6 +124,8 @@ pub struct Tally {
     pub duration_s: f64,
     /// Growth of what was held in the last second of dialing.
     pub growth_per_s: f64,
+    /// How evenly dials succeeded; None where dialing was too short to tell.
+    pub steadiness: Option<Steadiness>,
     /// The resources of this side.
     pub client: Client,
 }
@@ -162,6 +165,8 @@ pub struct Client {
     pub program: String,
     /// Whether it may raise hard limits (CAP_SYS_RESOURCE), and so needs no sudo for it.
     pub may_raise: bool,
+    /// Whether it is root, and needs no sudo for anything.
+    pub is_root: bool,
     /// Descriptors open in the fd tables that hold connections.
     pub fds_open: u64,
     /// Whether a thread for a further table could not be started.
@@ -252,6 +257,35 @@ impl Closings {
     pub fn at_once(&self) -> bool {
         let times = self.ended_span_ms.saturating_mul(5);
         self.aged >= 10 && self.born_span_ms >= AGES_MS && times <= self.born_span_ms
+    }
+}
+
+/// How many dials succeeded in each second of dialing, but for the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Steadiness {
+    /// Of how many seconds.
+    pub seconds: u64,
+    /// The mean.
+    pub per_s: f64,
+    /// The variance of these counts.
+    pub variance: f64,
+}
+
+impl Steadiness {
+    /// Fewer seconds may look even by chance.
+    const SECONDS: u64 = 10;
+
+    /// Whether dials succeeded more evenly than chance would have it, with so many a
+    /// second made. Where each is lost by chance, the successes are binomial: their
+    /// variance is the mean times the share that is lost. A fifth of it in ten seconds
+    /// comes by chance once in 180 times.
+    #[must_use]
+    pub fn is_even(&self, dials_per_s: f64) -> bool {
+        let lost = 1.0 - self.per_s / dials_per_s.max(f64::MIN_POSITIVE);
+        self.seconds >= Self::SECONDS
+            && self.per_s > 0.0
+            && lost >= 0.2
+            && self.variance <= self.per_s * lost / 5.0
     }
 }
 
@@ -351,12 +385,12 @@ impl Evidence {
         }
     }
 
-    /// A command that is to be typed on the server's host.
+    /// A command, or advice, that is for the server's host.
     #[must_use]
     pub fn type_there(&self, command: String) -> String {
         match &self.remote {
             None => command,
-            Some(_) => format!("on the server's host: {command}"),
+            Some(_) => remedy::noted(&command, "on the server's host"),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::make::Draft;
 use super::tally::HABIT;
-use super::{Code, Evidence, Stop, Tally};
+use super::{Code, Evidence, Stop, Tally, decide};
 use crate::host::ceilings::CGROUP_PIDS;
 use crate::host::remedy;
 use crate::render::{count, plural};
@@ -35,11 +35,11 @@ pub(super) fn tasks(t: &Tally, e: &Evidence) -> Option<Draft> {
         )
         .queue_facts(t, e)
         .or(other, decides)
-        .remedy(raise.now)
+        .remedy(decide::as_root_there(t, e, &raise.now))
         .raises(Some(t.held + to - full.limit), &[CGROUP_PIDS]);
     Some(match raise.persistent.as_str() {
         "" => draft,
-        setting => draft.remedy(format!("for good: {setting} in its unit")),
+        setting => draft.advice(format_args!("for good: {setting} in its unit")),
     })
 }
 
@@ -62,7 +62,8 @@ mod tests {
         e.tasks = Some(limit.clone());
         let verdict = is(&t, &e, Code::ServerTasks, Likely);
         assert_eq!(verdict.alternatives[0].code, "server.closes_new");
-        let remedy = ["echo 160 > /sys/fs/cgroup/a/pids.max", "for good: TasksMax=160"];
+        let remedy =
+            ["echo 160 | sudo tee /sys/fs/cgroup/a/pids.max", "# for good: TasksMax=160"];
         assert!(verdict.remedy[1].starts_with(remedy[1]), "{:?}", verdict.remedy);
         assert_eq!(verdict.remedy[0], remedy[0]);
         assert_eq!(verdict.next.unwrap().number, Some(t.held + 120));

@@ -46,6 +46,7 @@ pub(super) fn tally(stop: Stop) -> Tally {
         words: Vec::new(),
         duration_s: 4.0,
         growth_per_s: 0.0,
+        steadiness: None,
         client: Client { fd_limit: 1_024, fd_limit_hard: 4_096, ..Client::default() },
     }
 }
@@ -106,7 +107,7 @@ fn a_full_file_table_of_the_host_is_named_with_its_numbers() {
     let e = Evidence { file_nr: Some((500_000, 500_000)), ..evidence() };
     let verdict = is(&tally(Stop::NoFiles), &e, Code::ClientFileMax, Certain);
     assert_eq!(verdict.evidence[0].value, "500,000 of 500,000");
-    assert_eq!(verdict.remedy, ["sysctl -w fs.file-max=1000000 (root)"]);
+    assert_eq!(verdict.remedy, ["sudo sysctl -w fs.file-max=1000000"]);
     // The server meets it as well, but it is its accept() then that fails.
     let server = is(&tally(Stop::Plateau), &e, Code::ServerFileMax, Certain);
     assert!(server.summary.contains("ENFILE"));
@@ -266,6 +267,76 @@ fn a_full_queue_from_which_accepts_go_on_is_a_slow_server() {
     is(&t, &evidence(), Code::ServerSlowAccept, Certain);
     let t = Tally { growth_per_s: 0.0, ..tally(Stop::TimeLimit) };
     is(&t, &evidence(), Code::TimeLimit, Certain);
+}
+
+/// A filter that lets 20 a second through; a path that loses as many by chance; and what
+/// looks even by chance, since it was seen too briefly.
+#[test]
+fn what_gets_through_evenly_is_limited_by_the_second_and_what_does_by_chance_is_not() {
+    let seen = |seconds, variance| Tally {
+        dialed: 1_400,
+        established: 405,
+        unanswered: 995,
+        open: 405,
+        held: 405,
+        duration_s: 20.0,
+        growth_per_s: 20.0,
+        steadiness: Some(Steadiness { seconds, per_s: 20.0, variance }),
+        server: Some(ServerCounts { accepted: 405, ..Default::default() }),
+        ..tally(Stop::TimeLimit)
+    };
+    let queue = |len, drops| {
+        let mut e = evidence();
+        let l = e.listener.take().unwrap();
+        Evidence { listener: Some(ListenerSeen { queue_len: len, drops, ..l }), ..e }
+    };
+    let even = seen(18, 0.8);
+    let verdict = is(&even, &queue(0, 0), Code::PathRateLimited, Likely);
+    assert!(verdict.summary.contains("Of 70/s dials an even 20/s"), "{verdict:?}");
+    assert!(verdict.remedy.iter().any(|r| r.ends_with("--rate 20")), "{verdict:?}");
+    // By chance 71 % are lost: the variance would be 14.
+    is(&seen(18, 14.0), &queue(0, 0), Code::TimeLimit, Certain);
+    is(&seen(6, 0.8), &queue(0, 0), Code::TimeLimit, Certain);
+    is(
+        &Tally { steadiness: None, ..even.clone() },
+        &queue(0, 0),
+        Code::TimeLimit,
+        Certain,
+    );
+    // A server that accepts 20 a second from a full queue.
+    is(&even, &queue(129, 900), Code::ServerSlowAccept, Certain);
+    is(&even, &queue(3, 900), Code::ServerSlowAccept, Certain);
+    // Dials made as evenly as they get through, with a few lost, are no limit.
+    let few = Tally { dialed: 420, unanswered: 15, ..even.clone() };
+    is(&few, &queue(0, 0), Code::TimeLimit, Certain);
+    let outside = Tally { server: None, level: Level::Confirmed, ..even };
+    let verdict = is(&outside, &Evidence::default(), Code::PathRateLimited, Possible);
+    assert_eq!(verdict.alternatives[0].code, "server.slow_accept");
+}
+
+/// 127 asked for, 25 ms before each accept, and a second for the reply.
+#[test]
+fn a_queue_with_room_from_which_accepts_go_on_is_a_slow_server() {
+    let counts =
+        |accepted, queued| ServerCounts { accepted, queued, ..Default::default() };
+    let mut e = evidence();
+    let queue = ListenerSeen { queue_len: 48, drops: 0, ..e.listener.take().unwrap() };
+    e.listener = Some(queue);
+    let t = Tally {
+        asks: Some("what --send says".into()),
+        served: 42,
+        unserved: [("no_reply".to_owned(), 85)].into(),
+        open: 127,
+        server: Some(counts(84, 43)),
+        server_after: Some(counts(98, 29)),
+        hold_s: 0.36,
+        ..tally(Stop::Plateau)
+    };
+    let verdict = is(&t, &e, Code::ServerSlowAccept, Certain);
+    assert!(verdict.summary.starts_with("The server accepts 39/s"), "{verdict:?}");
+    // None goes on: nobody accepts.
+    let t = Tally { server_after: t.server, ..t };
+    is(&t, &e, Code::ServerAcceptQueue, Certain);
 }
 
 #[test]

@@ -164,7 +164,10 @@ fn a_server_that_accepts_slowly_is_named_with_its_pace_and_the_backlog_that_woul
     assert!(summary.contains("a backlog of 99 would have held it"), "{summary}");
     assert_eq!(said["backlog_needed"], 99);
     let remedy = verdict["remedy"].as_array().unwrap();
-    assert_eq!(remedy.last().unwrap(), "sockscope serve --backlog 128, then restart it");
+    assert_eq!(
+        remedy.last().unwrap(),
+        "# sockscope serve --backlog 128, then restart it"
+    );
 }
 
 #[test]
@@ -183,7 +186,7 @@ while True:
     assert_eq!(code, Some(0));
     let remedy = said["verdict"]["remedy"].as_array().unwrap();
     assert_eq!(remedy.len(), 1, "{said:#}");
-    assert!(remedy[0].as_str().unwrap().starts_with("socket.listen(32); asyncio"));
+    assert!(remedy[0].as_str().unwrap().starts_with("# socket.listen(32); asyncio"));
 }
 
 const BURST: u64 = 300;
@@ -281,7 +284,7 @@ fn from_afar_phantoms_do_not_make_a_queue_drain_faster() {
     assert_eq!(said["burst"]["drains_at_least"], true);
     assert_eq!(code(&said), ("server.slow_accept", "likely"));
     let remedy = said["verdict"]["remedy"].as_array().unwrap();
-    assert!(remedy.iter().any(|one| one == "Redis: tcp-backlog 256, then restart it"));
+    assert!(remedy.iter().any(|one| one == "# Redis: tcp-backlog 256, then restart it"));
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn bursts_that_outrun_accept_are_told_with_the_backlog_that_would_have_held_them
     let remedy = doc["verdict"]["remedy"][0].as_str().unwrap();
     let raised = needed.next_power_of_two();
     assert!(
-        remedy.starts_with(&format!("sockscope serve --backlog {raised}")),
+        remedy.starts_with(&format!("# sockscope serve --backlog {raised}")),
         "{remedy}"
     );
     // The only listener of its namespace: what it accepted is known, and all came.
@@ -194,7 +194,7 @@ fn where_somaxconn_is_in_the_way_it_is_raised_first() {
     let doc = json(&child.wait_with_output().unwrap(), 0);
     assert_eq!(code(&doc), ("server.slow_accept", "likely"), "{doc:#}");
     let remedy = doc["verdict"]["remedy"][0].as_str().unwrap();
-    assert!(remedy.starts_with("sysctl -w net.core.somaxconn="), "{remedy}");
+    assert!(remedy.starts_with("sudo sysctl -w net.core.somaxconn="), "{remedy}");
     assert!(remedy.contains("listen()"), "{remedy}");
 }
 

@@ -164,7 +164,7 @@ fn its_own_table_of_tracked_connections_is_full() {
         outcome.is("client.conntrack", "likely");
         assert_eq!(outcome.held(), 60, "{outcome}");
         assert_eq!(outcome.fact("tracked connections"), "262,144 of 262,144");
-        let remedy = "sysctl -w net.netfilter.nf_conntrack_max=1048576 (root)";
+        let remedy = "sysctl -w net.netfilter.nf_conntrack_max=1048576";
         assert_eq!(outcome.remedies()[0], remedy);
         assert_eq!(outcome.alternatives(), ["path.limits_new"]);
     }

@@ -14,6 +14,7 @@ mod namespaces;
 mod neighbours;
 mod path;
 mod phantoms;
+mod random;
 pub(crate) mod real;
 mod remote_evidence;
 mod requested;

@@ -113,3 +113,16 @@ fn nothing_is_left_of_a_probe() {
         assert!(!tables().contains("TIME-WAIT"), "{}", tables());
     }
 }
+
+/// Where all is lost in the hold, one more dial asks whether the server is still there.
+#[test]
+fn nothing_is_left_of_the_dial_that_looks_whether_a_server_is_there() {
+    let Some(netns) = Netns::new() else { return };
+    let args = ["--listen", "127.0.0.1:2000", "--idle-timeout", "500ms"];
+    let server = Server::start_in(&netns, &args);
+    let args = ["--max", "30", "--evidence", "none", "--confirm", "off", "--hold", "2s"];
+    let outcome = Probe::of(&server.address).inside(&netns).with(&args).run();
+    outcome.is("server.idle_timeout", "likely");
+    let clients = || netns.run("ss", &["-Htan", "dport = :2000"]);
+    until("all is closed", || clients().is_empty());
+}

@@ -65,8 +65,52 @@ fn a_filter_that_counts_connections() {
     let outcome = probe(&netns, &server, &[]);
     outcome.is("path.limits_new", "likely");
     outcome.holds(100);
+    assert_eq!(outcome.alternatives(), ["path.conntrack", "path.rate_limited"]);
+    assert_eq!(outcome.fact("accept queue"), "0 of 4,097");
+}
+
+const SYNS: &str = "tcp flags & (syn | ack) == syn";
+/// Long enough for ten whole seconds, on a busy machine too.
+const LONG: [&str; 4] = ["--time-limit", "15s", "--confirm", "off"];
+
+#[test]
+fn a_filter_that_limits_new_connections_by_the_second() {
+    let rule = format!("{SYNS} limit rate over 20/second drop");
+    let Some((netns, server)) = behind(&rule) else { return };
+    let outcome = probe(&netns, &server, &LONG);
+    outcome.is("path.rate_limited", "likely");
     assert_eq!(outcome.alternatives(), ["path.conntrack"]);
     assert_eq!(outcome.fact("accept queue"), "0 of 4,097");
+    let even = outcome.fact("established");
+    assert!(even.starts_with("20/s ± ") || even.starts_with("19/s ± "), "{outcome}");
+    // No more than the rule lets through: its burst of 5, and 20 a second.
+    let duration_s = outcome.run["result"]["duration_s"].as_f64().unwrap();
+    #[allow(clippy::cast_precision_loss)]
+    let held = outcome.held() as f64;
+    assert!((100.0..=5.0 + 20.0 * duration_s).contains(&held), "{outcome}");
+}
+
+#[test]
+fn such_a_filter_from_outside_at_a_rate_of_our_own() {
+    let rule = format!("{SYNS} limit rate over 100/second drop");
+    let Some((netns, server)) = behind(&rule) else { return };
+    let args = [&LONG[..2], &["--rate", "200", "--evidence", "none"]].concat();
+    let outcome = probe(&netns, &server, &args);
+    outcome.is("path.rate_limited", "possible");
+    let others = ["server.slow_accept", "path.conntrack"];
+    assert_eq!(outcome.alternatives(), others, "{outcome}");
+}
+
+/// As many are lost as by the filter, but by chance.
+#[test]
+fn a_link_that_loses_packets_does_not_limit_new_connections() {
+    let rule = format!("{SYNS} numgen random mod 100 < 60 drop");
+    let Some((netns, server)) = behind(&rule) else { return };
+    let args = [&LONG[..], &["--rate", "60"]].concat();
+    let outcome = probe(&netns, &server, &args);
+    assert_ne!(outcome.code(), "path.rate_limited", "{outcome}");
+    assert!(!outcome.alternatives().contains(&"path.rate_limited"), "{outcome}");
+    assert!(outcome.held() > 300, "{outcome}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn told_of_its_fds_it_is_at_its_fd_limit_for_certain() {
     assert_eq!(fact["fact"], format!("open fds of pid {}", server.pid()), "{outcome}");
     assert_eq!(fact["value"], "100 of 100", "{outcome}");
     let raise = outcome.text("/verdict/remedy/0");
-    assert!(raise.starts_with("on the server's host: prlimit --pid"), "{outcome}");
+    assert!(raise.starts_with("prlimit --pid"), "{outcome}");
     let source = fact["source"].as_str().unwrap();
     assert!(source.contains("on the server's host, by ip netns exec"), "{outcome}");
     let seen_by = &outcome.run["target"]["seen_by"];
@@ -150,7 +150,7 @@ fn told_of_its_state_a_stopped_server_is_found_out() {
     let outcome = probed(&here, "200", &telling(&there, COUNTED));
     server.signal(Signal::CONT);
     outcome.is("server.stopped", "certain");
-    let resume = format!("on the server's host: kill -CONT {}", server.pid());
+    let resume = format!("kill -CONT {}  # on the server's host", server.pid());
     assert_eq!(outcome.text("/verdict/remedy/0"), resume);
 }
 

@@ -66,7 +66,7 @@ fn from_outside_a_full_queue_has_several_causes() {
     ] {
         assert!(outcome.decides(code).contains(command), "{code}: {outcome}");
     }
-    let queue = format!("on the server's host: ss -tln 'sport = :{port}'");
+    let queue = format!("ss -tln 'sport = :{port}'  # on the server's host: ");
     assert!(outcome.remedies()[0].starts_with(&queue), "{outcome}");
     let tell = format!("--evidence 'ssh HOST sockscope backlog :{port} --format ndjson'");
     assert!(outcome.remedies()[1].contains(&tell), "{outcome}");

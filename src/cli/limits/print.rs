@@ -216,11 +216,10 @@ fn cells(row: &RowDoc, shape: Shape) -> Cells {
         cell(&escaped(&row.source));
     }
     let remedy = row.remedy.clone().unwrap_or_default();
-    let root = if remedy.needs_root { "root: " } else { "" };
     // What fits needs no remedy.
     cell(&match row.fits {
         Some(true) => String::new(),
-        _ => escaped(&format!("{root}{}", remedy.now)),
+        _ => escaped(&remedy.typed()),
     });
     cells
 }

@@ -242,7 +242,7 @@ fn of_start(name: &str, found: &systemd::Nofile) -> Ceiling {
 
 fn system_conf(to: u64) -> Remedy {
     Remedy {
-        now: "systemctl daemon-reexec, then restart the service".to_owned(),
+        now: remedy::noted("systemctl daemon-reexec", "then restart the service"),
         persistent: format!(
             "/etc/systemd/system.conf.d/90-nofile.conf: DefaultLimitNOFILE={to}"
         ),
@@ -254,7 +254,7 @@ fn system_conf(to: u64) -> Remedy {
 fn unit(service: &str, to: u64) -> Remedy {
     let text = format!("LimitNOFILE={to}");
     Remedy {
-        now: format!("systemctl edit {service}, then restart it"),
+        now: remedy::noted(&format!("systemctl edit {service}"), "then restart it"),
         persistent: text.clone(),
         needs_root: true,
         lines: vec![Line { place: Place::SystemdUnit, text }],

@@ -86,10 +86,11 @@ fn ports(at: &mut Looking<'_>) {
         let taken = need.saturating_add(query.ports_in_use);
         taken.div_ceil(each.saturating_mul(query.destinations).max(1))
     });
-    let more_sources = remedy::advice(
-        format!("sockscope probe --source {}", source_block(short)),
-        "more source addresses, or more destinations",
-    );
+    let more_sources = Remedy {
+        now: format!("sockscope probe --source {}", source_block(short)),
+        persistent: "more source addresses, or more destinations".into(),
+        ..Remedy::default()
+    };
     let bound = "sys/net/ipv4/ip_local_reserved_ports";
     at.add(ceiling(PORTS_BOUND, each, bound, more_sources.clone()));
     match sysctl::local_port_range(at.root) {
@@ -199,13 +200,13 @@ fn backlog(listener: &Backlog, somaxconn: Option<u64>) -> Ceiling {
         Some(most) if *backlog >= most => {
             let first = remedy::sysctl(SOMAXCONN, &to.to_string());
             Remedy {
-                now: format!("{}, and {larger}", first.now),
+                now: remedy::noted(&first.now, &format!("and {larger}")),
                 persistent: first.persistent,
                 needs_root: true,
                 lines: Vec::new(),
             }
         }
-        _ => remedy::advice(&*larger, &*larger),
+        _ => remedy::advice(&larger, &*larger),
     };
     Ceiling {
         room: backlog.saturating_add(1).saturating_sub(*queue_len),

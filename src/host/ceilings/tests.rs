@@ -1,4 +1,5 @@
 use super::*;
+use crate::host::remedy::unpasteable;
 use crate::testing::tree;
 use std::path::Path;
 
@@ -31,7 +32,9 @@ fn host() -> (tempfile::TempDir, ProcRoot) {
 }
 
 fn find<'a>(all: &'a [Ceiling], name: &str) -> &'a Ceiling {
-    all.iter().find(|ceiling| ceiling.name == name).unwrap()
+    let found = all.iter().find(|ceiling| ceiling.name == name).unwrap();
+    assert_eq!(unpasteable(&found.remedy.now), None, "{found:?}");
+    found
 }
 
 #[test]
@@ -155,6 +158,8 @@ fn this_host_has_ceilings_and_the_sysctls_of_their_remedies() {
     let own = find(&all, NOFILE_SOFT);
     assert!(own.in_use.unwrap() > 0 && own.room < own.value);
     for ceiling in &all {
+        assert_eq!(unpasteable(&ceiling.remedy.now), None, "{ceiling:?}");
+        assert_eq!(unpasteable(&ceiling.remedy.typed()), None, "{ceiling:?}");
         let Some(set) = ceiling.remedy.now.strip_prefix("sysctl -w ") else {
             continue;
         };
@@ -209,7 +214,7 @@ fn threads_are_counted_for_servers_that_have_one_for_each_connection() {
     let query = CeilingQuery { need: Some(10_000_000), ..query };
     let found = survey(&root, &query);
     let remedy = &find(&found.ceilings, PID_MAX).remedy;
-    assert!(remedy.lines.is_empty() && remedy.now.starts_with("no host"), "{remedy:?}");
+    assert!(remedy.lines.is_empty() && remedy.now.starts_with("# no host"), "{remedy:?}");
 }
 
 #[test]
@@ -308,12 +313,15 @@ fn a_listener_s_own_backlog_is_raised_where_it_was_set() {
     let found = survey(&root, &query);
     let ceiling = find(&found.ceilings, "backlog of :80");
     assert_eq!((ceiling.value, ceiling.in_use, ceiling.room), (128, Some(9), 120));
-    assert!(ceiling.remedy.now.starts_with("listen() with a backlog of"), "{ceiling:?}");
+    assert!(
+        ceiling.remedy.now.starts_with("# listen() with a backlog of"),
+        "{ceiling:?}"
+    );
     // As large as somaxconn: that may be what cut it.
     let query = CeilingQuery { listeners: &all, ..query };
     let found = survey(&root, &query);
     let ceiling = find(&found.ceilings, "backlog of :80");
-    let set = "sysctl -w net.core.somaxconn=65536, and listen() with";
+    let set = "sysctl -w net.core.somaxconn=65536  # and listen() with";
     assert!(ceiling.remedy.now.starts_with(set), "{ceiling:?}");
 }
 
