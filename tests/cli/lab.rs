@@ -6,8 +6,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::fixtures::probing::{json, stdout};
-use crate::fixtures::schema::Schema;
 use crate::fixtures::rights::{ForNobody, lacking};
+use crate::fixtures::schema::Schema;
 use crate::fixtures::sockscope;
 
 /// A test for each experiment: its id, and the finding; several where time decides which
