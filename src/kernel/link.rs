@@ -8,10 +8,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::net::Protocol;
 use rustix::net::netdevice::name_to_index;
 
+use super::interface::set_up;
 use super::netlink::frame::push;
 use super::netlink::socket::Socket;
 use super::netns::Netns;
-use super::private::set_up;
 
 /// NETLINK_ROUTE is protocol 0.
 const ROUTE: Option<Protocol> = None;

@@ -1,14 +1,11 @@
 //! Where an experiment is made, and what it has at hand.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-use serde_json::Value;
 
 use super::experiment::{Step, Unable};
 use crate::kernel::private::{enter_network_namespace, enter_user_namespace};
@@ -111,28 +108,6 @@ impl<'a> Bench<'a> {
     /// What starting it gives.
     pub(super) fn serve(&self, args: &[&str]) -> Result<Child, Unable> {
         Child::start(self.program, args).step("starting a reference server")
-    }
-
-    /// Runs `sockscope probe` with these arguments to its end: its record as JSON.
-    ///
-    /// # Errors
-    /// Where it cannot be started or measures nothing.
-    pub(super) fn probe<I: AsRef<OsStr>>(
-        &self,
-        args: impl IntoIterator<Item = I>,
-    ) -> Result<Value, Unable> {
-        let output = Command::new(self.program)
-            .args(["--quiet", "probe", "--format", "json", "--no-record"])
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .step("starting a probe")?;
-        self.go_on()?;
-        serde_json::from_slice(&output.stdout).map_err(|_| {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let last = said.lines().last().unwrap_or("it said nothing");
-            Unable::Missing(format!("the probe measured nothing: {last}"))
-        })
     }
 
     /// Fails where it has been interrupted; asked by every loop that takes a while.

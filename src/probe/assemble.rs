@@ -197,8 +197,6 @@ fn port_caveat(
 
 fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
     let (plan, f) = (parts.plan, parts.findings);
-    let tuples = parts.shared.tuples.as_ref();
-    let ports = tuples.map(|t| t.sources().ports());
     let sum = |of: fn(&Report) -> u64| f.reports.iter().map(of).sum();
     let t = &f.after;
     let outside = Confirmed::at_peak(f, parts.shared).unwrap_or_default();
@@ -254,30 +252,39 @@ fn tally(parts: &Parts<'_>, held: u64, level: Level) -> Tally {
         duration_s: f.ramp_s,
         growth_per_s: f.growth_per_s,
         steadiness: f.steadiness,
-        client: Client {
-            program: program(),
-            may_raise: may_raise_limits(),
-            is_root: rustix::process::geteuid().is_root(),
-            fds_open: f.client_fds,
-            fds_spare: f.spare_fds,
-            lacks_threads: f.lacks_threads,
-            fd_limit: f.fd_limit.0,
-            fd_limit_hard: f.fd_limit.1,
-            tables: t.tables,
-            tables_allowed: plan.fd_tables.map(|n| n as u64),
-            sources: tuples.map_or(0, |t| t.sources().len() as u64),
-            sources_given: !plan.sources.is_empty(),
-            // The kernel searches its own range alone.
-            ports_per_source: ports.map_or(0, |p| {
-                let kernels = t.kernel_ports;
-                (if kernels { p.count_in_range() } else { p.count() }) as u64
-            }),
-            skipped: t.skipped,
-            loopback: plan.endpoint.is_loopback(),
-            memory_floor_bytes: plan.memory_floor_bytes,
-            rate_per_s: plan.rate,
-            late_max_us: t.late_max_us,
-        },
+        client: client(parts),
+    }
+}
+
+/// What this side of the probe had and was allowed.
+fn client(parts: &Parts<'_>) -> Client {
+    let (plan, f) = (parts.plan, parts.findings);
+    let t = &f.after;
+    let tuples = parts.shared.tuples.as_ref();
+    let ports = tuples.map(|t| t.sources().ports());
+    Client {
+        program: program(),
+        may_raise: may_raise_limits(),
+        is_root: rustix::process::geteuid().is_root(),
+        fds_open: f.client_fds,
+        fds_spare: f.spare_fds,
+        lacks_threads: f.lacks_threads,
+        fd_limit: f.fd_limit.0,
+        fd_limit_hard: f.fd_limit.1,
+        tables: t.tables,
+        tables_allowed: plan.fd_tables.map(|n| n as u64),
+        sources: tuples.map_or(0, |t| t.sources().len() as u64),
+        sources_given: !plan.sources.is_empty(),
+        // The kernel searches its own range alone.
+        ports_per_source: ports.map_or(0, |p| {
+            let kernels = t.kernel_ports;
+            (if kernels { p.count_in_range() } else { p.count() }) as u64
+        }),
+        skipped: t.skipped,
+        loopback: plan.endpoint.is_loopback(),
+        memory_floor_bytes: plan.memory_floor_bytes,
+        rate_per_s: plan.rate,
+        late_max_us: t.late_max_us,
     }
 }
 

@@ -19,7 +19,7 @@ macro_rules! on_this_kernel {
             finds($id, &[$($finding),+]);
         })*
 
-        const TESTED: &[&str] = &[$($id),*];
+        const TESTED: &[(&str, &[&str])] = &[$(($id, &[$($finding),+])),*];
     };
 }
 
@@ -92,8 +92,11 @@ fn an_ordinary_user_finds_the_same() {
     let document = json(&output.unwrap(), 0);
     let made = document["experiments"].as_array().unwrap();
     for (made, id) in made.iter().zip(ids) {
-        let found = FINDINGS.iter().find(|one| one.0 == id).unwrap().1;
-        assert_eq!(made["finding"], found, "{made:#}");
+        let findings = TESTED.iter().find(|one| one.0 == id).unwrap().1;
+        assert!(
+            findings.contains(&made["finding"].as_str().unwrap_or("none")),
+            "{made:#}"
+        );
     }
     assert_eq!(made.len(), ids.len());
 }
@@ -102,7 +105,8 @@ fn an_ordinary_user_finds_the_same() {
 fn every_experiment_has_its_finding_here() {
     let listed = experiments(&["--list"]);
     let ids: Vec<&str> = listed.iter().map(|one| one["id"].as_str().unwrap()).collect();
-    assert_eq!(ids, TESTED);
+    let tested: Vec<&str> = TESTED.iter().map(|one| one.0).collect();
+    assert_eq!(ids, tested);
 }
 
 #[test]
