@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::bench::Bench;
 use super::experiment::{Experiment, Finding, Outcome, Step, Unable};
 use super::moment::moment;
-use super::tools::{connect, listen, says};
+use super::tools::{SoftNofile, connect, listen, says};
 use crate::kernel::tcp_info::TcpInfo;
 use crate::sockets::select::Tables;
 
@@ -24,9 +24,10 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 };
 
 const BACKLOG: u16 = 5;
-/// How many clients connect: many times the backlog, and 800 descriptors, which the
-/// soft limit that most hosts start with (1,024) has room for.
+/// How many clients connect, where there are descriptors enough: many times the backlog.
 const CLIENTS: u64 = 400;
+/// Descriptors that are no connections.
+const SPARE: u64 = 64;
 
 /// What was seen.
 #[derive(Debug, Clone, Serialize)]
@@ -40,11 +41,13 @@ struct Seen {
 }
 
 fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
+    let limit = SoftNofile::at_least(2 * CLIENTS + SPARE).step("setrlimit()")?;
+    let clients = (limit.now.saturating_sub(SPARE) / 2).min(CLIENTS);
     let (server, at) =
         listen((Ipv4Addr::LOCALHOST, 0).into(), BACKLOG.into()).step("listening")?;
     server.set_nonblocking(true).step("fcntl()")?;
     let mut pairs = Vec::new();
-    for _ in 0..CLIENTS {
+    for _ in 0..clients {
         let client = connect(at).step("connecting")?;
         let accepted = bench.wait(Duration::from_secs(1), || match server.accept() {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),

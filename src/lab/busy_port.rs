@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::bench::Bench;
 use super::experiment::{Experiment, Finding, Outcome, Step, Unable};
 use super::moment::moment;
-use super::tools::{connect, connect_from, listen, local, says};
+use super::tools::{SoftNofile, connect, connect_from, listen, local, says};
 use crate::sockets::select::Tables;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
@@ -37,6 +37,7 @@ struct Seen {
 }
 
 fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
+    let _limit = SoftNofile::at_least(3 * u64::from(CLIENTS)).step("setrlimit()")?;
     let mut pairs = Vec::new();
     let (server, at) =
         listen((Ipv4Addr::LOCALHOST, 0).into(), CLIENTS.into()).step("listening")?;

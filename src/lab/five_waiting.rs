@@ -10,7 +10,7 @@ use socket2::Socket;
 use super::bench::{Bench, Place};
 use super::experiment::{Experiment, Finding, Outcome, Step, Unable};
 use super::moment::{Moment, moment};
-use super::tools::{client, listen};
+use super::tools::{SoftNofile, client, listen};
 use crate::host::{ProcRoot, sysctl};
 use crate::kernel::tcp_info::TcpInfo;
 use crate::sockets::model::{State, States};
@@ -26,7 +26,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     trial: "Listeners with several backlogs accept nobody. Clients connect to each until \
             some are left without an answer; those in the accept queue are counted, and \
             its length is asked for in the socket table and with getsockopt(TCP_INFO). \
-            net.core.somaxconn is 200 meanwhile.",
+            net.core.somaxconn is 200 meanwhile, where it can be set.",
     run,
 };
 
@@ -34,6 +34,8 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 const SOMAXCONN: u32 = 200;
 /// The backlogs; the last is SOMAXCONN of the C library's headers.
 const BACKLOGS: [i32; 6] = [0, 1, 5, 20, 128, libc::SOMAXCONN];
+/// Descriptors that are not of clients that can wait.
+const SPARE: u64 = 64;
 /// How many clients more than can wait.
 const MORE: u32 = 4;
 
@@ -83,6 +85,8 @@ impl Columns {
 }
 
 fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
+    let _limit =
+        SoftNofile::at_least(u64::from(SOMAXCONN) + SPARE).step("setrlimit()")?;
     let mut left_out = None;
     if bench.place == Place::Private {
         bench.set("net/core/somaxconn", &SOMAXCONN.to_string())?;
