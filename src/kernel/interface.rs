@@ -95,11 +95,12 @@ mod tests {
         let bind = |c, d| UdpSocket::bind((Ipv4Addr::new(10, 77, c, d), 0));
         netns
             .run(|| {
+                // Before any interface is up there is no table to look an address up in.
+                set_up("lo").unwrap();
                 let before = bind(0, 1).unwrap_err();
                 assert_eq!(before.raw_os_error(), Some(libc::EADDRNOTAVAIL));
                 set_address("lo", Ipv4Addr::new(10, 77, 0, 1)).unwrap();
                 set_queue_len("lo", 77).unwrap();
-                set_up("lo").unwrap();
                 // On a loopback device the whole /24 is this host's, and no more.
                 bind(0, 1).unwrap();
                 bind(0, 99).unwrap();
