@@ -33,7 +33,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 
 const MODELS: [&str; 4] = ["event", "fork", "iterative", "thread"];
 /// Clients of each server.
-const CLIENTS: usize = 240;
+const CLIENTS: usize = 220;
 /// Where no answer came for so long, none is waited for any more.
 const QUIET: Duration = Duration::from_millis(700);
 

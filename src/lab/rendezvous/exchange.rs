@@ -88,7 +88,7 @@ impl Shared {
                 }
                 ["WHERE", name] => {
                     let at = self.known().get(name).map(|client| client.reached_at);
-                    let at = at.map_or_else(String::new, |at| at.to_string());
+                    let at = at.as_ref().map(ToString::to_string).unwrap_or_default();
                     say(stream, &at)?;
                 }
                 ["TELL", name, text] => {
