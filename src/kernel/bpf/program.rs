@@ -267,7 +267,7 @@ mod tests {
             let jumps = code.iter().enumerate().filter_map(|(at, one)| {
                 let (opcode, _, offset, value) = parts(*one);
                 let is_jump = matches!(opcode, 0x15 | 0x55);
-                is_jump.then_some((at + 1 + usize::try_from(offset).unwrap(), value))
+                is_jump.then(|| (at + 1 + usize::try_from(offset).unwrap(), value))
             });
             let jumps: Vec<_> = jumps.collect();
             assert!(jumps.iter().all(|(to, _)| *to == end), "{jumps:?}");
