@@ -57,8 +57,8 @@ if not pid:
 client = socket.create_connection(("127.0.0.1", 7000)); kept.append(client)
 kept.append(kept[0].accept()[0])
 waiting = socket.create_connection(("127.0.0.1", 7001))
-for kind in (socket.AF_INET, socket.AF_INET6):
-    u = socket.socket(kind, socket.SOCK_DGRAM); u.bind(("", 7003)); kept.append(u)
+for kind, port in ((socket.AF_INET, 7003), (socket.AF_INET6, 7004)):
+    u = socket.socket(kind, socket.SOCK_DGRAM); u.bind(("", port)); kept.append(u)
 kept.append(socket.socket(socket.AF_INET, socket.SOCK_RAW, 17))
 n = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); n.bind((0, 0)); kept.append(n)
 # Tables of threads' own: one of one thread, one of two, and a thread without one.
@@ -104,7 +104,7 @@ fn owners_by_bpf_are_row_by_row_those_of_proc() {
         &["--pid", &holder.pid().to_string(), "--owners", "all"],
     ] {
         let through_proc = rows("proc", args);
-        assert!(through_proc.len() >= 7, "{args:?}: {through_proc:#?}");
+        assert!(through_proc.len() >= 2, "{args:?}: {through_proc:#?}");
         assert_eq!(rows("bpf", args), through_proc, "{args:?}");
     }
     // What the scene is for.
@@ -112,7 +112,7 @@ fn owners_by_bpf_are_row_by_row_those_of_proc() {
     let of = |port: u64| only(&all, "local_port", port)["owners"].as_array().unwrap();
     let (me, tid) = (holder.pid(), |port: &str| holder.said[port].as_u64().unwrap());
     assert!(of(7000).len() >= 4 * 3, "{:#?}", of(7000));
-    assert!(of(7000).iter().any(|owner| owner["comm"] == "a \"b\" (c)\\n\\x1b[0m"));
+    assert!(of(7000).iter().any(|owner| owner["comm"] == "a \"b\" (c)\\x0a\\x1b[0m"));
     assert!(of(7002).len() >= 3);
     assert_eq!((of(7010).len(), &of(7010)[0]["comm"]), (1, &"own".into()));
     assert_eq!(of(7010)[0]["tid"], tid("7010"));
@@ -173,7 +173,7 @@ fn who_may_not_load_a_program_has_the_owners_that_proc_shows() {
         command.args(&words[1..]).arg("sockets").args(args);
         command.stdin(Stdio::null()).output().unwrap()
     };
-    let by = |by: &str| run(&["-tl", "--format", "ndjson", "-v", "--owners-by", by]);
+    let by = |by: &str| run(&["-tlp", "--format", "ndjson", "-v", "--owners-by", by]);
     let (auto, through_proc) = (by("auto"), by("proc"));
     assert_eq!(well(&auto), well(&through_proc));
     let why = "owners cannot be looked up by BPF: it needs CAP_BPF and CAP_PERFMON\n";
@@ -183,9 +183,9 @@ fn who_may_not_load_a_program_has_the_owners_that_proc_shows() {
     assert!(!said(&through_proc).contains("BPF"), "{through_proc:?}");
     let done = by("bpf");
     assert_eq!(done.status.code(), Some(3), "{done:?}");
-    assert_eq!(said(&done), format!("error: {why}"));
+    assert_eq!(said(&done), format!("sockscope: {why}"));
     // Said to those alone who ask.
-    let quiet = run(&["-tl", "--format", "ndjson"]);
+    let quiet = run(&["-tlp", "--format", "ndjson"]);
     assert!(!said(&quiet).contains("BPF"), "{quiet:?}");
 }
 
@@ -199,7 +199,7 @@ fn in_another_pid_namespace_owners_have_its_process_ids() {
 import os, socket, subprocess, sys
 l = socket.socket(); l.bind((\"127.0.0.1\", 7005)); l.listen(1)
 print(os.getpid(), flush=True)
-sys.exit(subprocess.run(sys.argv[1:]).returncode)' {} sockets -tl {args}",
+sys.exit(subprocess.run(sys.argv[1:]).returncode)' {} sockets -tlp {args}",
             env!("CARGO_BIN_EXE_sockscope")
         );
         let mut command = netns.command("unshare");
