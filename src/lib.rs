@@ -22,7 +22,7 @@
 //! - [`record`]: the run record: its schema, writing it as it happens, reading it back.
 //! - [`render`]: numbers as text, rows as tables and documents.
 //! - [`kernel`]: every kernel ABI and all unsafe code: sock_diag over netlink,
-//!   TCP_INFO, fd tables, namespaces, control groups.
+//!   TCP_INFO, fd tables, namespaces, control groups, the BPF iterator over descriptors.
 
 pub mod backlog;
 pub mod cli;

@@ -2,6 +2,7 @@
 //! all unsafe code of the crate.
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
 pub mod cgroup;
 pub mod defer;
 pub mod errno;

@@ -25,4 +25,5 @@ mod sockets_churn;
 mod sockets_hostile;
 mod sockets_like_ss;
 mod sockets_owners;
+mod sockets_owners_bpf;
 mod sockets_states;

@@ -87,6 +87,11 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "all|first|none", value_enum)]
     pub(super) owners: Option<OwnersName>,
 
+    /// How owners are looked up: by a BPF iterator of the kernel, which is quicker and needs
+    /// CAP_BPF and CAP_PERFMON (bpf), through /proc (proc), or whichever can be used (auto)
+    #[arg(long, value_name = "auto|bpf|proc", value_enum, default_value_t)]
+    pub(super) owners_by: OwnersBy,
+
     /// The sockets of another network namespace: a name of `ip netns`, a PID, or a path
     #[arg(long, value_name = "NAME|PID|PATH", conflicts_with = "all_netns")]
     pub(super) netns: Option<String>,
@@ -251,6 +256,14 @@ pub(super) enum OwnersName {
     All,
     First,
     None,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum OwnersBy {
+    #[default]
+    Auto,
+    Bpf,
+    Proc,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

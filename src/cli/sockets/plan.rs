@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{Args, Format, GroupKey, Letters, OwnersName, Via};
+use super::args::{Args, Format, GroupKey, Letters, OwnersBy, OwnersName, Via};
 use super::{filter, metrics, process};
 use crate::cli::exit::Failure;
 use crate::cli::output::Output;
@@ -11,6 +11,7 @@ use crate::host::ProcRoot;
 use crate::sockets::filter::{Able, AddressFamily, Filter, FilterError, Needs};
 use crate::sockets::listing::Look;
 use crate::sockets::model::{State, States};
+use crate::sockets::owners::{By, LookUp};
 use crate::sockets::select::{Details, Selection, Tables, Versions};
 use crate::sockets::show::columns::{self, Column};
 use crate::sockets::show::detail::Wanted;
@@ -41,6 +42,8 @@ pub(super) struct Plan {
     /// Whether the columns were chosen by name.
     pub(super) chosen: bool,
     pub(super) proc_root: PathBuf,
+    /// How owners are looked up.
+    owners_by: By,
     pub(super) filter: Filter,
     pub(super) filter_needs: Needs,
     pub(super) at: Where,
@@ -178,6 +181,11 @@ impl Plan {
             everyones: args.owners == Some(OwnersName::All),
             chosen: !chosen.is_empty(),
             proc_root: args.proc_root.clone(),
+            owners_by: match args.owners_by {
+                OwnersBy::Auto => By::Auto,
+                OwnersBy::Bpf => By::Bpf,
+                OwnersBy::Proc => By::Proc,
+            },
             filter,
             filter_needs,
             at,
@@ -195,6 +203,11 @@ impl Plan {
     /// Whether the processes are those of this host, and not of a fixture tree.
     pub(super) fn is_this_host(&self) -> bool {
         self.proc_root == Path::new("/proc")
+    }
+
+    /// Where and how owners are looked up.
+    pub(super) fn look_up(&self) -> LookUp<'_> {
+        LookUp { proc_root: &self.proc_root, by: self.owners_by }
     }
 
     /// What the kernel may be asked to filter by: no marks, for a right that is missing

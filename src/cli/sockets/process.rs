@@ -55,8 +55,8 @@ pub(super) fn exists(plan: &Plan, pid: u32) -> Result<(), Failure> {
 
 /// Everyone's descriptors, or those of the process that a plan names.
 pub(super) fn lister(plan: &Plan) -> io::Result<Lister<'_>> {
-    let Some(pid) = plan.pid else { return Lister::new(&plan.proc_root, plan.look) };
-    let lister = Lister::of_process(&plan.proc_root, pid, plan.everyones);
+    let Some(pid) = plan.pid else { return Lister::new(plan.look_up(), plan.look) };
+    let lister = Lister::of_process(plan.look_up(), pid, plan.everyones);
     lister.map_err(|error| match error.kind() {
         kind @ io::ErrorKind::NotFound => {
             io::Error::new(kind, NoSocket::NoProcess { pid })

@@ -153,6 +153,9 @@ pub(super) fn notes(plan: &Plan, output: &Output, passed: &Passed, lister: &List
             output.detail(&lack.to_string());
         }
     }
+    if let Some(why) = lister.index().why_not_by_bpf() {
+        output.detail(why);
+    }
     output.note_hidden_owners(lister.not_permitted());
 }
 

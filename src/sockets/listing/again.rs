@@ -4,13 +4,12 @@
 use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Listed, Lister, Look};
 use crate::sockets::model::Inode;
 use crate::sockets::owners::age::Moment;
-use crate::sockets::owners::all_owners;
+use crate::sockets::owners::{LookUp, all_owners};
 use crate::sockets::row::Row;
 use crate::sockets::source::Source;
 
@@ -36,13 +35,13 @@ impl<'a> Lister<'a> {
     ///
     /// # Errors
     /// As [`Lister::new`].
-    pub fn again(proc_root: &'a Path, look: Look) -> io::Result<Self> {
+    pub fn again(how: impl Into<LookUp<'a>>, look: Look) -> io::Result<Self> {
         let look = match look {
             Look::None => Look::None,
             Look::First | Look::All => Look::All,
         };
         let at = Instant::now();
-        let mut lister = Self::new(proc_root, look)?;
+        let mut lister = Self::new(how, look)?;
         let unowned = HashSet::new();
         lister.kept = Some(Kept { at, took: at.elapsed(), unowned });
         Ok(lister)
@@ -68,7 +67,7 @@ impl<'a> Lister<'a> {
 
     fn look_again(&mut self) -> io::Result<()> {
         let at = Instant::now();
-        (self.looked, self.index) = (Moment::now(), all_owners(self.proc_root)?);
+        (self.looked, self.index) = (Moment::now(), all_owners(self.how)?);
         self.hidden = self.hidden();
         let (took, unowned) = (at.elapsed(), HashSet::new());
         self.kept = Some(Kept { at, took, unowned });
@@ -112,6 +111,7 @@ mod tests {
     use crate::sockets::source::netlink::NetlinkSource;
     use crate::sockets::testing::{inode, listen, loopback};
     use std::os::fd::AsFd;
+    use std::path::Path;
 
     fn owners(
         lister: &mut Lister<'_>,

@@ -4,12 +4,11 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use super::{Listed, Lister, Look, NoOwner};
 use crate::sockets::model::{Inode, Owner};
 use crate::sockets::owners::age::Moment;
-use crate::sockets::owners::{all_owners, owners_of_process};
+use crate::sockets::owners::{LookUp, all_owners, owners_of_process};
 use crate::sockets::select::Selection;
 use crate::sockets::source::{Passed, Source};
 
@@ -29,15 +28,16 @@ impl<'a> Lister<'a> {
     /// # Errors
     /// As [`owners_of_process`] and [`all_owners`].
     pub fn of_process(
-        proc_root: &'a Path,
+        how: impl Into<LookUp<'a>>,
         pid: u32,
         everyones: bool,
     ) -> io::Result<Self> {
-        let own = owners_of_process(proc_root, pid)?;
+        let how = how.into();
+        let own = owners_of_process(how, pid)?;
         let all = own.iter().map(|(inode, _)| inode).collect();
-        let index = if everyones { all_owners(proc_root)? } else { own };
+        let index = if everyones { all_owners(how)? } else { own };
         Ok(Self {
-            proc_root,
+            how,
             look: Look::All,
             index,
             looked: Moment::default(),

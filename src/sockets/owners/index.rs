@@ -1,5 +1,6 @@
 //! Owners of many sockets in little memory: 12 bytes a descriptor.
 
+use super::by_bpf::NoBpf;
 use crate::sockets::model::{Comm, Inode, Owner};
 
 /// One fd table that holds sockets.
@@ -26,9 +27,49 @@ pub struct OwnerIndex {
     /// In the order of their inodes.
     held: Vec<Held>,
     unreadable: usize,
+    read: Read,
+}
+
+/// How the tables were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Read {
+    /// Through /proc.
+    #[default]
+    Proc,
+    /// Through /proc, for want of the kernel's iterator.
+    ProcFor(String),
+    /// By the kernel's iterator.
+    Bpf,
 }
 
 impl OwnerIndex {
+    /// One for what the kernel's iterator finds, which may have passed over so many
+    /// processes.
+    pub(super) fn by_bpf(unreadable: usize) -> Self {
+        Self { read: Read::Bpf, unreadable, ..Self::default() }
+    }
+
+    /// Says why /proc was read instead.
+    pub(super) fn not_by_bpf(mut self, why: &NoBpf) -> Self {
+        self.read = Read::ProcFor(why.to_string());
+        self
+    }
+
+    /// Whether the kernel's iterator found them.
+    #[must_use]
+    pub fn is_by_bpf(&self) -> bool {
+        self.read == Read::Bpf
+    }
+
+    /// Why /proc was read, where that takes longer.
+    #[must_use]
+    pub fn why_not_by_bpf(&self) -> Option<&str> {
+        match &self.read {
+            Read::ProcFor(why) => Some(why),
+            Read::Proc | Read::Bpf => None,
+        }
+    }
+
     /// Every descriptor of a socket, in the order of process, thread and number.
     pub fn owners(&self, inode: Inode) -> impl Iterator<Item = Owner> + '_ {
         let wanted = u32::try_from(inode.0).unwrap_or(0);
@@ -71,6 +112,7 @@ impl OwnerIndex {
     pub(super) fn joined(mut self, later: &Self) -> Self {
         self.add(&later.tables, &later.held, false);
         self.unreadable = self.unreadable.max(later.unreadable);
+        self.read = later.read.clone();
         self.finish()
     }
 

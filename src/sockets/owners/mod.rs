@@ -1,9 +1,12 @@
 //! Whose a socket is: every descriptor of it in every fd table that can be read.
 //!
 //! /proc/PID/fd shows the table of a process's main thread alone. A thread that called
-//! `unshare(CLONE_FILES)` has its own, in /proc/PID/task/TID/fd.
+//! `unshare(CLONE_FILES)` has its own, in /proc/PID/task/TID/fd. The kernel's `task_file`
+//! iterator gives both at once, several times as fast, to whom it lets load a BPF program.
 
 pub(crate) mod age;
+mod by_bpf;
+mod how;
 mod index;
 mod table;
 
@@ -20,6 +23,7 @@ use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub use self::how::{By, LookUp};
 pub use self::index::OwnerIndex;
 use self::index::{FdTable, Held};
 use self::table::{Walk, denied};
@@ -55,24 +59,39 @@ pub(crate) fn has_pool() -> bool {
 }
 
 /// Finds all owners of `wanted`: forked and passed descriptors too, and those in the
-/// tables of single threads. Processes are scanned in parallel, on rayon's pool; one
-/// that ends meanwhile is left out.
+/// tables of single threads. Where /proc is read, processes are scanned in parallel, on
+/// rayon's pool. One that ends meanwhile is left out.
 ///
 /// # Errors
-/// Where `proc_root` cannot be read, or no descriptor or memory is left to read with.
-pub fn owners_of(proc_root: &Path, wanted: &HashSet<Inode>) -> io::Result<OwnerIndex> {
+/// Where /proc cannot be read, or no descriptor or memory is left to read with; where the
+/// kernel's iterator alone was asked for, and cannot be used.
+pub fn owners_of<'a>(
+    how: impl Into<LookUp<'a>>,
+    wanted: &HashSet<Inode>,
+) -> io::Result<OwnerIndex> {
     if wanted.is_empty() {
         return Ok(OwnerIndex::default());
     }
-    scan(proc_root, &Scan::of(proc_root, Wanted::These(wanted)))
+    find(how.into(), Wanted::These(wanted))
 }
 
 /// Finds the owners of every socket, as [`owners_of`].
 ///
 /// # Errors
 /// As [`owners_of`].
-pub fn all_owners(proc_root: &Path) -> io::Result<OwnerIndex> {
-    scan(proc_root, &Scan::of(proc_root, Wanted::All))
+pub fn all_owners<'a>(how: impl Into<LookUp<'a>>) -> io::Result<OwnerIndex> {
+    find(how.into(), Wanted::All)
+}
+
+fn find(how: LookUp<'_>, wanted: Wanted<'_>) -> io::Result<OwnerIndex> {
+    let proc_root = how.proc_root;
+    match how.by_bpf(wanted, None, || has_many_files(proc_root))? {
+        Ok(found) => Ok(found),
+        Err(why) => {
+            let found = scan(proc_root, &Scan::of(proc_root, wanted))?;
+            Ok(why.map(|why| found.clone().not_by_bpf(&why)).unwrap_or(found))
+        }
+    }
 }
 
 /// Finds an owner for each of `wanted`, and stops once each has one: other owners of the
@@ -81,11 +100,19 @@ pub fn all_owners(proc_root: &Path) -> io::Result<OwnerIndex> {
 ///
 /// # Errors
 /// As [`owners_of`].
-pub fn first_owners(proc_root: &Path, wanted: &HashSet<Inode>) -> io::Result<OwnerIndex> {
+pub fn first_owners<'a>(
+    how: impl Into<LookUp<'a>>,
+    wanted: &HashSet<Inode>,
+) -> io::Result<OwnerIndex> {
     /// Links of each table that are read first.
     const HEAD: usize = 64;
+    let how = how.into();
+    let proc_root = how.proc_root;
     if wanted.is_empty() {
         return Ok(OwnerIndex::default());
+    }
+    if how.by == By::Bpf {
+        return find(how, Wanted::These(wanted));
     }
     let until =
         Until { missing: Mutex::new(wanted.clone()), met: AtomicBool::new(false) };
@@ -99,6 +126,12 @@ pub fn first_owners(proc_root: &Path, wanted: &HashSet<Inode>) -> io::Result<Own
         return Ok(found);
     }
     let missing = until.missing();
+    // The rest of all tables, which is what the iterator is quick at.
+    if let Ok(rest) =
+        how.by_bpf(Wanted::These(&missing), None, || has_many_files(proc_root))?
+    {
+        return Ok(found.joined(&rest));
+    }
     let rest = Scan { max_links: usize::MAX, wanted: Wanted::These(&missing), ..head };
     Ok(found.joined(&scan(proc_root, &rest)?))
 }
@@ -110,8 +143,17 @@ pub fn first_owners(proc_root: &Path, wanted: &HashSet<Inode>) -> io::Result<Own
 /// NotFound where there is no such process, PermissionDenied where its fd table may not be
 /// read, and as [`owners_of`]. A table of a single thread that may not be read is counted
 /// by [`OwnerIndex::unreadable`].
-pub fn owners_of_process(proc_root: &Path, pid: u32) -> io::Result<OwnerIndex> {
-    open_folder(rustix::fs::CWD, proc_root.join(pid.to_string()))?;
+pub fn owners_of_process<'a>(
+    how: impl Into<LookUp<'a>>,
+    pid: u32,
+) -> io::Result<OwnerIndex> {
+    let how = how.into();
+    let proc_root = how.proc_root;
+    let folder = open_folder(rustix::fs::CWD, proc_root.join(pid.to_string()))?;
+    let is_large = || has_large_table(&folder) && has_many_files(proc_root);
+    if let Ok(found) = how.by_bpf(Wanted::All, Some(pid), is_large)? {
+        return Ok(found);
+    }
     let scan = ProcessScan::of(proc_root, pid, &Scan::of(proc_root, Wanted::All))?;
     if scan.unreadable && scan.tables.is_empty() {
         return Err(io::ErrorKind::PermissionDenied.into());
@@ -337,6 +379,8 @@ fn threads_with_other_tables(folder: &OwnedFd, pid: u32, compare: bool) -> Threa
     let Ok(task) = open_folder(folder, "task") else { return Threads::default() };
     let mut tids = table::numbers_in(&task).unwrap_or_default();
     tids.retain(|&tid| tid != pid);
+    // The lowest stands for each table.
+    tids.sort_unstable();
     if compare {
         one_of_each_table(pid, tids, kcmp::fd_tables)
     } else {
@@ -380,6 +424,30 @@ pub(crate) fn is_our_proc(proc_root: &Path) -> bool {
     let itself = std::fs::read_link(proc_root.join("self"));
     let pid = std::process::id().to_string();
     is_procfs && itself.is_ok_and(|link| link.as_os_str() == pid.as_str())
+}
+
+/// Whether a link of /proc/PID/ns/pid is that of the first pid namespace, which holds
+/// every process. (PROC_PID_INIT_INO, linux/proc_ns.h.)
+pub(super) fn is_first_pid_namespace(link: &Path) -> bool {
+    const FIRST: &str = "pid:[4026531836]";
+    std::fs::read_link(link).is_ok_and(|link| link.as_os_str() == FIRST)
+}
+
+/// Whether so many files are open that reading /proc takes longer than making the
+/// iterator ready, by the first number of /proc/sys/fs/file-nr.
+fn has_many_files(proc_root: &Path) -> bool {
+    const MANY: u64 = 2000;
+    let text = std::fs::read_to_string(proc_root.join("sys/fs/file-nr"));
+    let first = text.ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
+    first.is_none_or(|open: u64| open >= MANY)
+}
+
+/// Whether a process has so many descriptors that reading them one by one takes longer
+/// than the iterator, by the size of its fd folder (since Linux 6.2).
+fn has_large_table(folder: &OwnedFd) -> bool {
+    const LARGE: i64 = 2000;
+    let table = rustix::fs::statat(folder, "fd", rustix::fs::AtFlags::empty());
+    table.is_ok_and(|table| table.st_size >= LARGE)
 }
 
 /// Whether /proc/PID/stat shows a kernel thread or a zombie, or the process is gone.

@@ -21,17 +21,39 @@ const PROC: &str = "/proc";
 
 fn owners(wanted: Inode) -> Vec<Owner> {
     let wanted_set = HashSet::from([wanted]);
-    let scan = owners_of(Path::new(PROC), &wanted_set).unwrap();
+    let how = LookUp { proc_root: Path::new(PROC), by: By::Proc };
+    let scan = owners_of(how, &wanted_set).unwrap();
     assert!(scan.iter().all(|(inode, _)| inode == wanted));
     scan.owners(wanted).collect()
 }
 
-/// The owners that are this process. Any other test may be starting a program at this
-/// moment, and until it runs its process has a copy of each descriptor.
+/// The owners that are this process, by either way. Any other test may be starting a
+/// program at this moment, and until it runs its process has a copy of each descriptor.
 fn owners_here(wanted: Inode) -> Vec<Owner> {
+    let here = |owner: &Owner| owner.pid == std::process::id();
     let mut found = owners(wanted);
-    found.retain(|owner| owner.pid == std::process::id());
+    found.retain(here);
+    if let Some(scan) = by_bpf(|how| owners_of(how, &HashSet::from([wanted]))) {
+        assert!(scan.iter().all(|(inode, _)| inode == wanted));
+        let by_bpf: Vec<_> = scan.owners(wanted).filter(here).collect();
+        assert_eq!(by_bpf, found, "by BPF, and through /proc");
+    }
     found
+}
+
+/// What is found by BPF alone, where that may be used here.
+fn by_bpf(find: impl Fn(LookUp<'_>) -> io::Result<OwnerIndex>) -> Option<OwnerIndex> {
+    let how = LookUp { proc_root: Path::new(PROC), by: By::Bpf };
+    match find(how) {
+        Ok(found) => {
+            assert!(found.is_by_bpf());
+            Some(found)
+        }
+        Err(error) => {
+            crate::testing::lacking(&error.to_string());
+            None
+        }
+    }
 }
 
 fn number_of(fd: &impl AsRawFd) -> u32 {
@@ -171,7 +193,8 @@ fn processes_that_end_during_a_scan_are_left_out() {
         }
         started
     });
-    for _ in 0..30 {
+    // Twice each: by BPF too.
+    for _ in 0..15 {
         assert_eq!(owners_here(wanted).len(), 1);
     }
     drop(done);
@@ -196,12 +219,17 @@ fn many_tables_in_one_process_are_scanned_once_each() {
         })
         .collect();
     let wanted: HashSet<Inode> = (0..8).map(|_| receiver.recv().unwrap()).collect();
-    let scan = owners_of(Path::new(PROC), &wanted).unwrap();
     let me = std::process::id();
-    let found: Vec<_> = scan.iter().filter(|(_, owner)| owner.pid == me).collect();
+    let here = |scan: &OwnerIndex| {
+        scan.iter().filter(|(_, owner)| owner.pid == me).collect::<Vec<_>>()
+    };
+    let how = LookUp { proc_root: Path::new(PROC), by: By::Proc };
+    let found = here(&owners_of(how, &wanted).unwrap());
+    let by_bpf = by_bpf(|how| owners_of(how, &wanted));
     let inodes: HashSet<Inode> = found.iter().map(|(inode, _)| *inode).collect();
     assert_eq!((found.len(), inodes), (8, wanted));
     assert_eq!(found.iter().filter(|(_, owner)| owner.tid == me).count(), 4);
+    assert!(by_bpf.is_none_or(|scan| here(&scan) == found));
     drop(ends);
     for holder in holders {
         holder.join().unwrap();
@@ -373,6 +401,7 @@ fn the_sockets_of_one_process_come_with_those_of_its_threads_and_no_others() {
     let child = another_process_with(&shared);
     let pid = std::process::id();
     let found = owners_of_process(Path::new(PROC), pid).unwrap();
+    let by_bpf = by_bpf(|how| owners_of_process(how, pid));
     let of_child = wait_for("the child's descriptor", || {
         let index = owners_of_process(Path::new(PROC), child.0.id()).unwrap();
         let owners: Vec<Owner> = index.owners(inode(&shared)).collect();
@@ -385,6 +414,11 @@ fn the_sockets_of_one_process_come_with_those_of_its_threads_and_no_others() {
         index.owners(inode).map(owner).collect::<Vec<_>>()
     };
     assert_eq!(numbers(&found, held), [(pid, thread, fd)]);
+    if let Some(by_bpf) = by_bpf {
+        assert!(by_bpf.iter().all(|(_, owner)| owner.pid == pid));
+        assert_eq!(numbers(&by_bpf, held), [(pid, thread, fd)]);
+        assert_eq!(numbers(&by_bpf, inode(&shared)), numbers(&found, inode(&shared)));
+    }
     let mut both = [number_of(&shared), number_of(&copy)];
     both.sort_unstable();
     assert_eq!(numbers(&found, inode(&shared)), both.map(|fd| (pid, pid, fd)));

@@ -113,7 +113,7 @@ impl<'a> Watch<'a> {
             _ if redraws => Report::Screen(View::default(), Screen::new(color)),
             _ => Report::Pages(View::default()),
         };
-        let lister = Lister::again(&plan.proc_root, plan.look)?;
+        let lister = Lister::again(plan.look_up(), plan.look)?;
         let since = Instant::now();
         Ok(Self {
             plan,
