@@ -2,7 +2,7 @@
 
 use super::make::Draft;
 use super::tally::HABIT;
-use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally};
+use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally, died};
 use crate::host::process::ProcessView;
 use crate::render::{count, escaped, plural, seconds};
 
@@ -108,13 +108,12 @@ fn at_once(t: &Tally, e: &Evidence) -> Draft {
     };
     let pid = dead.first().map_or("PID".into(), |p| p.pid.to_string());
     let why = format!("see why: its log, journalctl _PID={pid}, dmesg (an OOM kill)");
-    draft
-        .fact(
-            "ended at once",
-            format!("{lost}, established over {born}"),
-            "FIN or RST from the server",
-        )
-        .remedy(e.type_there(why))
+    let draft = draft.fact(
+        "ended at once",
+        format!("{lost}, established over {born}"),
+        "FIN or RST from the server",
+    );
+    died::for_memory(draft, e).remedy(e.type_there(why))
 }
 
 /// All ended after the same time, and whatever was dialed.

@@ -221,6 +221,17 @@ pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
     )
 }
 
+/// What helps against a rule that counts for each source address.
+fn more_sources(t: &Tally) -> Option<String> {
+    let from = match t.client.loopback {
+        // What was closed just now may still count.
+        true => "127.0.1.0/24, which take turns",
+        false => "ADDRESS for several of this host's, which take turns",
+    };
+    let how = format!("if it counts for each source address: --source {from}");
+    (!t.is_unix).then_some(how)
+}
+
 /// The first so many are fine and then nothing is answered, and the listener is idle.
 pub(super) fn limits_new(t: &Tally, e: &Evidence) -> Option<Draft> {
     let idle = e.listener.as_ref().is_some_and(|l| l.queue_len == 0 && l.drops == 0);
@@ -237,6 +248,7 @@ pub(super) fn limits_new(t: &Tally, e: &Evidence) -> Option<Draft> {
             .queue_facts(t, e)
             .seen(e, "dropped at this listener", "0", "SK_MEMINFO_DROPS")
             .or(Code::PathConntrack, "a full table on a host between: conntrack -C there")
-            .remedy("find the rule that counts: nft list ruleset (root)".into()),
+            .remedy("find the rule that counts: nft list ruleset (root)".into())
+            .remedies(more_sources(t)),
     )
 }

@@ -7,6 +7,7 @@ use crate::host::ceilings::Ceiling;
 use crate::host::cgroup_limits::CgroupLimit;
 use crate::host::counters::TcpExt;
 use crate::host::process::ProcessView;
+use crate::host::user_tasks::UserTasks;
 use crate::record::Level;
 
 /// Why dialing ended.
@@ -312,6 +313,10 @@ pub struct Evidence {
     pub client_conntrack: Option<(u64, u64)>,
     /// pids.max of the server's cgroup, or of one above it, and what is taken of it.
     pub tasks: Option<CgroupLimit>,
+    /// RLIMIT_NPROC of the server, and what its user runs.
+    pub user_tasks: Option<UserTasks>,
+    /// Where the kernel killed for the memory of the server's cgroup meanwhile.
+    pub memory_kill: Option<MemoryKill>,
     /// Open files of this host and fs.file-max when the ramp ended.
     pub file_nr: Option<(u64, u64)>,
     /// MemAvailable when the ramp ended, in bytes.
@@ -365,6 +370,17 @@ impl Evidence {
     pub fn server_file_nr(&self) -> Option<(u64, u64)> {
         self.remote.as_ref().map_or(self.file_nr, |host| host.file_nr)
     }
+}
+
+/// The kernel killed a process of the server's cgroup, for memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryKill {
+    /// How often.
+    pub kills: u64,
+    /// The file that counts that.
+    pub source: String,
+    /// The limit with the least room before the first dial.
+    pub limit: Option<CgroupLimit>,
 }
 
 /// A listener, with the other members of its SO_REUSEPORT group.
