@@ -230,6 +230,9 @@ pub struct Closings {
 
 /// Connections are of different ages where they came over so long.
 const AGES_MS: u64 = 500;
+/// A look a second, at a time in whole seconds: between the first and the last of equal
+/// age lies less than this.
+const TICK_MS: u64 = 2_000;
 /// The fewest ends from which a habit is read.
 pub(super) const HABIT: u64 = 10;
 
@@ -239,6 +242,14 @@ impl Closings {
     pub fn same_age(&self) -> bool {
         let spread = self.p90_ms.saturating_sub(self.p10_ms);
         self.aged >= 3 && spread.saturating_mul(5) <= self.p50_ms
+    }
+
+    /// Whether all ended after the same time but for the tick of the server's clock: those
+    /// that look for idle connections do so once a second, and by whole seconds.
+    #[must_use]
+    pub fn same_age_but_for_a_tick(&self) -> bool {
+        let spread = self.p90_ms.saturating_sub(self.p10_ms);
+        self.aged >= HABIT && spread <= TICK_MS && spread.saturating_mul(2) <= self.p10_ms
     }
 
     /// Whether the first stay, and none that came later until all of these had: as where

@@ -236,20 +236,10 @@ pub(super) const PROCESSES: Scenario = Scenario {
 pub(super) const USER_THREADS: Scenario = Scenario {
     name: "RLIMIT_NPROC, a thread for each connection",
     command: &[
-        "setpriv",
-        "--reuid",
-        "61240",
-        "--clear-groups",
-        "prlimit",
-        "--nproc={limit}",
-        "{sockscope}",
-        "serve",
-        "--listen",
-        "0.0.0.0:2000",
-        "--model",
-        "thread",
-        "--backlog",
-        "1024",
+        "sh",
+        "-c",
+        "setpriv --reuid 61240 --clear-groups prlimit --nproc={limit} {sockscope} serve \
+         --listen 0.0.0.0:2000 --model thread --backlog 1024; exit",
     ],
     cgroup: None,
     arrange: |_| (),
@@ -261,20 +251,10 @@ pub(super) const USER_THREADS: Scenario = Scenario {
 pub(super) const USER_PROCESSES: Scenario = Scenario {
     name: "RLIMIT_NPROC, a process for each connection",
     command: &[
-        "setpriv",
-        "--reuid",
-        "61241",
-        "--clear-groups",
-        "prlimit",
-        "--nproc={limit}",
-        "{sockscope}",
-        "serve",
-        "--listen",
-        "0.0.0.0:2000",
-        "--model",
-        "fork",
-        "--backlog",
-        "1024",
+        "sh",
+        "-c",
+        "setpriv --reuid 61241 --clear-groups prlimit --nproc={limit} {sockscope} serve \
+         --listen 0.0.0.0:2000 --model fork --backlog 1024; exit",
     ],
     ..USER_THREADS
 };

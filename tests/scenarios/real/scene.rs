@@ -248,6 +248,11 @@ fn start(user: User, netns: &Netns, words: &[String], log: &Path) -> Child {
     let mut command = netns.command("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     command.args(["unshare", "--pid", "--ipc", "--fork", "--kill-child=KILL"]);
+    if user != User::Root {
+        // Who changes user loses its parent-death signal (prctl(2)): the namespace's first
+        // process stays root's.
+        command.args(["sh", "-c", "\"$@\"; exit", "sh"]);
+    }
     as_user(&mut command, user);
     let log = File::create(log).unwrap();
     command.args(words).stdout(log.try_clone().unwrap()).stderr(log);
