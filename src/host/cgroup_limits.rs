@@ -110,6 +110,18 @@ pub enum CgroupError {
     File(PathBuf, io::Error),
 }
 
+/// How often the kernel killed a process of a cgroup for its memory, and the file that
+/// counts it: version 1 or 2 of the memory controller, by its folder.
+#[must_use]
+pub fn oom_kills(folder: &Path) -> Option<(u64, PathBuf)> {
+    let files = ["memory.oom_control", "memory.events"].map(|name| folder.join(name));
+    files.into_iter().find_map(|file| {
+        let text = fs::read_to_string(&file).ok()?;
+        let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
+        Some((kills.trim().parse().ok()?, file))
+    })
+}
+
 impl fmt::Display for CgroupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -24,5 +24,6 @@ pub mod socket_counts;
 pub mod sysctl;
 pub mod systemd;
 pub mod text;
+pub mod user_tasks;
 
 pub use root::{ProcRoot, ReadError};

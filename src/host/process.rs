@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use procfs::process::{LimitValue, Limits, Process, Stat};
+use procfs::process::{Limit, LimitValue, Limits, Process, Stat};
 use procfs::{FromRead, ProcError};
 
 use super::ProcRoot;
@@ -202,18 +202,26 @@ fn parse_stat(bytes: &[u8]) -> io::Result<Stat> {
 
 /// RLIMIT_NOFILE, soft and hard.
 fn parse_limits(bytes: &[u8]) -> io::Result<(u64, u64)> {
+    limit_of(bytes, |limits| limits.max_open_files)
+}
+
+/// A limit of a /proc/PID/limits, soft and hard.
+pub(super) fn limit_of(
+    bytes: &[u8],
+    which: impl FnOnce(Limits) -> Limit,
+) -> io::Result<(u64, u64)> {
     // procfs slices lines of less than four words without a look.
     let sound = bytes
         .split(|&byte| byte == b'\n')
         .filter(|line| String::from_utf8_lossy(line).split_whitespace().count() >= 4)
         .collect::<Vec<_>>()
         .join(&b'\n');
-    let limits = Limits::from_read(&*sound).map_err(io_error)?.max_open_files;
+    let limit = which(Limits::from_read(&*sound).map_err(io_error)?);
     let number = |value| match value {
         LimitValue::Unlimited => UNLIMITED,
         LimitValue::Value(number) => number,
     };
-    Ok((number(limits.soft_limit), number(limits.hard_limit)))
+    Ok((number(limit.soft_limit), number(limit.hard_limit)))
 }
 
 fn effective_uid(status: &str) -> Option<u32> {

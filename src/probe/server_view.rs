@@ -11,11 +11,14 @@ use super::safety::Standing;
 use super::shared::{Shared, lock};
 use super::tuples::Tuple;
 use crate::host::ProcRoot;
-use crate::host::cgroup_limits::{CgroupLimit, Controller, tightest};
+use crate::host::cgroup_limits::{
+    CgroupLimit, Controller, Tightest, oom_kills, tightest,
+};
 use crate::host::counters::{Softnet, TcpExt};
 use crate::host::files::file_nr;
 use crate::host::memory::memory;
 use crate::host::process::{self, ProcessView};
+use crate::host::user_tasks::UserTasks;
 use crate::kernel::ifaddrs;
 use crate::sockets::connections::{
     ServerSide, Standing as At, server_rows, server_side, server_side_unix,
@@ -26,7 +29,7 @@ use crate::sockets::owners::fds_of;
 use crate::sockets::target::Endpoint;
 use crate::sockets::watch::ListenerWatch;
 pub use crate::sockets::watch::ViewError;
-use crate::verdict::{Evidence, ListenerSeen, OwnerSeen, ServerCounts};
+use crate::verdict::{Evidence, ListenerSeen, MemoryKill, OwnerSeen, ServerCounts};
 
 /// The owners' descriptors are counted at every so many looks.
 const FDS_EVERY: u32 = 5;
@@ -51,6 +54,8 @@ pub struct ServerView {
     watch: ListenerWatch,
     /// How the owners were before the first dial: all that is left of those that end.
     first: Vec<ProcessView>,
+    /// The memory of their cgroup, and how often the kernel had killed for it.
+    memory: Option<(Tightest, u64)>,
     drops_before: u64,
     counters_before: Option<TcpExt>,
     queue_peak: u64,
@@ -72,6 +77,7 @@ impl ServerView {
         Ok(Self {
             watch: ListenerWatch::attach(endpoint, netns, proc_root)?,
             first: Vec::new(),
+            memory: None,
             drops_before: 0,
             counters_before: None,
             queue_peak: 0,
@@ -84,6 +90,8 @@ impl ServerView {
     pub fn begin(&mut self) {
         self.watch.look_for_owners();
         self.first = self.processes().collect();
+        let root = self.watch.proc_root();
+        self.memory = self.first.iter().find_map(|owner| memory_of(root, owner));
         self.drops_before = self.watch.drops();
         self.counters_before = self.watch.counters();
     }
@@ -172,6 +180,7 @@ impl ServerView {
         let aborts = watch.sysctl("net.ipv4.tcp_abort_on_overflow");
         let root = watch.proc_root();
         let tasks = owners.iter().find_map(|o| task_limit(root, &o.process));
+        let user_tasks = owners.iter().find_map(|o| UserTasks::of(root, o.process.pid));
         Evidence {
             sees_server: true,
             listener: self.listener_seen(),
@@ -189,6 +198,8 @@ impl ServerView {
                 .map(|c| (c.count, c.max)),
             client_conntrack: None,
             tasks,
+            user_tasks,
+            memory_kill: self.memory_kill(),
             file_nr: file_nr(root).ok().map(|f| (f.allocated, f.max)),
             mem_available_bytes: memory(root).ok().map(|m| m.available_bytes),
             ceilings: Vec::new(),
@@ -202,8 +213,18 @@ impl ServerView {
         self.first.iter().filter(|p| still(root, p).is_none()).cloned().collect()
     }
 
+    /// Whether the kernel has killed for the memory of the server's cgroup since.
+    fn memory_kill(&self) -> Option<MemoryKill> {
+        let (memory, before) = self.memory.as_ref()?;
+        let (now, file) = oom_kills(&memory.folder)?;
+        let (kills, limit) = (now.saturating_sub(*before), memory.limit.clone());
+        let source = file.display().to_string();
+        (kills > 0).then_some(MemoryKill { kills, source, limit })
+    }
+
     /// Completes what [`Self::evidence`] said by how it is now.
     pub fn update(&mut self, evidence: &mut Evidence) {
+        evidence.memory_kill = self.memory_kill();
         evidence.listening_after = self.is_there();
         for owner in &mut evidence.owners {
             let now = still(self.watch.proc_root(), &owner.process);
@@ -342,13 +363,21 @@ impl ServerView {
     }
 }
 
-/// A process as it is now, if it is still the one that it was, and not a zombie.
 /// What bounds the threads and processes of its cgroup.
 fn task_limit(root: &ProcRoot, owner: &ProcessView) -> Option<CgroupLimit> {
     let pid = owner.pid.to_string();
     tightest(root, Path::new("/"), &pid, Controller::Pids).ok()?.limit
 }
 
+/// The memory of its cgroup, and how often the kernel has killed for it.
+fn memory_of(root: &ProcRoot, owner: &ProcessView) -> Option<(Tightest, u64)> {
+    let pid = owner.pid.to_string();
+    let memory = tightest(root, Path::new("/"), &pid, Controller::Memory).ok()?;
+    let (kills, _) = oom_kills(&memory.folder)?;
+    Some((memory, kills))
+}
+
+/// A process as it is now, if it is still the one that it was, and not a zombie.
 fn still(root: &ProcRoot, then: &ProcessView) -> Option<ProcessView> {
     let now = process::view(root, then.pid, then.tid).ok();
     now.filter(|now| now.started == then.started && now.state != 'Z')

@@ -119,6 +119,7 @@ pub struct Sources {
     addresses: Vec<SocketAddr>,
     index: HashMap<IpAddr, u32>,
     ports: Ports,
+    are_given: bool,
 }
 
 /// One port in so many of ip_local_port_range is left to others while it can be.
@@ -226,7 +227,13 @@ impl Sources {
         };
         let numbered = (0..).zip(&addresses).map(|(i, at)| (at.ip(), i));
         let index = numbered.collect();
-        Ok(Self { addresses, index, ports })
+        Ok(Self { addresses, index, ports, are_given: !given.is_empty() })
+    }
+
+    /// Whether the user named them.
+    #[must_use]
+    pub fn are_given(&self) -> bool {
+        self.are_given
     }
 
     /// How many source addresses there are.

@@ -4,7 +4,8 @@
 //! (36 µs at the first 13,000, 800 µs beyond 14,000 to one destination), so the program
 //! hands out source address and port itself: first the ports of ip_local_port_range at
 //! every source address, but for some that are left to other programs; then the other
-//! ports; then those.
+//! ports; then those. Source addresses that were given take turns, so that a limit for
+//! each of them binds as late as it can; the others are used one after the other.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -44,15 +45,13 @@ struct Cursor {
     tier: Tier,
     /// The last kind of which some were handed out.
     used: Tier,
-    source: u32,
-    offset: usize,
+    next: usize,
 }
 
-/// A run of ports at one source address.
+/// A run of the tuples of one kind.
 #[derive(Debug, Clone, Copy)]
 struct Block {
     tier: Tier,
-    source: u32,
     from: usize,
     to: usize,
 }
@@ -75,31 +74,39 @@ impl Tuples {
     #[must_use]
     pub fn progress(&self) -> (usize, Tier) {
         let at = lock(&self.at);
-        let begun = (at.source as usize + 1).min(self.sources.len());
-        let begun = if at.tier == Tier::InRange { begun } else { self.sources.len() };
-        (begun, at.used)
+        let (sources, ports) =
+            (self.sources.len(), self.sources.ports().of(at.tier).len());
+        let begun = match at.tier {
+            Tier::InRange if self.sources.are_given() => at.next,
+            Tier::InRange => at.next.div_ceil(ports.max(1)),
+            Tier::Others | Tier::Spared => sources,
+        };
+        (begun.clamp(1, sources), at.used)
     }
 
     fn next_block(&self) -> Option<Block> {
         let mut at = lock(&self.at);
         loop {
-            let ports = self.sources.ports().of(at.tier).len();
-            if (at.source as usize) < self.sources.len() && at.offset < ports {
-                let to = (at.offset + BLOCK).min(ports);
-                let from = std::mem::replace(&mut at.offset, to);
+            let all = self.sources.len() * self.sources.ports().of(at.tier).len();
+            if at.next < all {
+                let to = (at.next + BLOCK).min(all);
+                let from = std::mem::replace(&mut at.next, to);
                 at.used = at.tier;
-                return Some(Block { tier: at.tier, source: at.source, from, to });
+                return Some(Block { tier: at.tier, from, to });
             }
-            at.offset = 0;
-            if (at.source as usize) + 1 < self.sources.len() {
-                at.source += 1;
-            } else if let Some(next) = at.tier.next() {
-                (at.tier, at.source) = (next, 0);
-            } else {
-                at.source = u32::try_from(self.sources.len()).unwrap_or(u32::MAX);
-                return None;
-            }
+            (at.tier, at.next) = (at.tier.next()?, 0);
         }
+    }
+
+    /// The tuple of a kind that has this number.
+    fn numbered(&self, tier: Tier, n: usize) -> Tuple {
+        let ports = self.sources.ports().of(tier);
+        let (source, port) = match self.sources.are_given() {
+            true => (n % self.sources.len(), n / self.sources.len()),
+            false => (n / ports.len(), n % ports.len()),
+        };
+        // There are no more than SOURCES_MAX.
+        Tuple { source: u32::try_from(source).unwrap_or(u32::MAX), port: ports[port] }
     }
 
     /// One that some dialer has and does not use now.
@@ -128,10 +135,10 @@ impl Slot {
     fn fresh(&mut self, from: &Tuples) -> Option<Tuple> {
         let block = self.block.as_mut()?;
         while block.from < block.to {
-            let port = from.sources.ports().of(block.tier)[block.from];
+            let tuple = from.numbered(block.tier, block.from);
             block.from += 1;
-            if from.sources.at(block.source, port) != from.target {
-                return Some(Tuple { source: block.source, port });
+            if from.sources.at(tuple.source, tuple.port) != from.target {
+                return Some(tuple);
             }
         }
         None
@@ -195,16 +202,36 @@ mod tests {
         let all = tuples(&["127.0.0.1", "127.0.0.2"], "127.0.0.9:1", (2000, 2009));
         let mut share = Share::default();
         let first: Vec<_> = (0..17).filter_map(|_| share.next(&all)).collect();
-        assert!(first[..8].iter().all(|t| t.source == 0 && t.port >= 2000));
-        assert!(first[8..16].iter().all(|t| t.source == 1 && t.port <= 2009));
+        let in_range = |t: &Tuple| (2000..=2009).contains(&t.port);
+        assert!(first[..16].iter().all(in_range));
         assert_eq!(first[16], Tuple { source: 0, port: 1024 });
         assert_eq!(all.progress(), (2, Tier::Others));
         // Those that others are to find come last of all.
         let rest: Vec<_> = std::iter::from_fn(|| share.next(&all)).collect();
-        let spared = [(0, 2000), (0, 2008), (1, 2000), (1, 2008)];
+        let spared = [(0, 2000), (1, 2000), (0, 2008), (1, 2008)];
         let spared = spared.map(|(source, port)| Tuple { source, port });
         assert_eq!(rest[rest.len() - 4..], spared);
         assert_eq!(all.progress(), (2, Tier::Spared));
+    }
+
+    #[test]
+    fn sources_that_were_given_take_turns_and_others_follow_each_other() {
+        let sources = |all: &Tuples| {
+            let mut share = Share::default();
+            let first = std::iter::from_fn(|| share.next(all)).take(600);
+            let mut by_source = std::collections::BTreeMap::new();
+            first.for_each(|tuple| *by_source.entry(tuple.source).or_insert(0) += 1);
+            by_source
+        };
+        let range = (32_768, 60_999);
+        let given = tuples(&["127.0.0.4/30", "127.0.0.9"], "127.0.0.2:1", range);
+        assert_eq!(sources(&given), [(0, 200), (1, 200), (2, 200)].into());
+        assert_eq!(sources(&tuples(&[], "127.0.0.2:1", range)), [(0, 600)].into());
+        // Each once all the same.
+        let few = tuples(&["127.0.0.4/30"], "127.0.0.2:1", (2000, 2009));
+        let mut share = Share::default();
+        let seen: HashSet<_> = std::iter::from_fn(|| share.next(&few)).collect();
+        assert_eq!(seen.len(), 2 * 64_512);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::make::Draft;
 use super::tally::HABIT;
-use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally};
+use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally, died};
 use crate::host::process::ProcessView;
 use crate::render::{count, escaped, plural, seconds};
 
@@ -56,7 +56,6 @@ pub(super) fn ended_while_held(t: &Tally, e: &Evidence) -> Option<Draft> {
     // They live for less time than it takes to prove that they do.
     let none_stays = t.open == 0
         && c.aged >= HABIT
-        && c.same_age()
         && c.aged.saturating_mul(10) >= t.ended().saturating_mul(9);
     // A server that is slow to turn new ones away ends what seemed to be held.
     let taken_back = t.stop == Stop::Losing && !c.spares_the_first();
@@ -67,8 +66,9 @@ pub(super) fn ended_while_held(t: &Tally, e: &Evidence) -> Option<Draft> {
     // and if there is some left.
     #[allow(clippy::cast_precision_loss)]
     let telling = t.hold_s * 20_000.0 >= c.p50_ms as f64 && t.open > 0;
-    let draft = match (c.same_age(), lost_holding(t)) {
-        _ if c.at_once() && !c.same_age() => at_once(t, e),
+    let same_age = c.same_age() || !c.at_once() && c.same_age_but_for_a_tick();
+    let draft = match (same_age, lost_holding(t)) {
+        _ if c.at_once() && !same_age => at_once(t, e),
         (true, true) => idle_timeout(t, true),
         (true, false) if !telling => idle_timeout(t, t.open == 0),
         (_, false) if telling => makes_room(t),
@@ -105,13 +105,12 @@ fn at_once(t: &Tally, e: &Evidence) -> Draft {
     };
     let pid = dead.first().map_or("PID".into(), |p| p.pid.to_string());
     let why = format!("journalctl _PID={pid}; dmesg  # see why; its log, an OOM kill");
-    draft
-        .fact(
-            "ended at once",
-            format!("{lost}, established over {born}"),
-            "FIN or RST from the server",
-        )
-        .remedy(e.type_there(why))
+    let draft = draft.fact(
+        "ended at once",
+        format!("{lost}, established over {born}"),
+        "FIN or RST from the server",
+    );
+    died::for_memory(draft, t, e).remedy(e.type_there(why))
 }
 
 /// All ended after the same time, and whatever was dialed.
@@ -285,8 +284,32 @@ mod tests {
         };
         let verdict = is(&t, &idle(), Code::ServerIdleTimeout, Likely);
         assert!(verdict.summary.contains("silent for 2.0 s"), "{}", verdict.summary);
-        let spread = Tally { closings: aged(200, 2_000, 4_000), ..t };
+        let spread = Tally { closings: aged(200, 2_000, 4_000), ..t.clone() };
         is(&spread, &idle(), Code::ServerIdleTimeout, Possible);
+        // Redis looks once a second, and counts in whole ones.
+        let ticks = Tally { closings: aged(4_351, 4_959, 5_855), ..t.clone() };
+        is(&ticks, &idle(), Code::ServerIdleTimeout, Likely);
+        let short = Tally { closings: aged(900, 1_400, 2_100), ..t };
+        is(&short, &idle(), Code::ServerIdleTimeout, Possible);
+    }
+
+    /// On a busy host all may be gone before anything could be counted.
+    #[test]
+    fn none_left_of_what_was_held_is_no_full_queue_from_outside() {
+        let t = Tally {
+            open: 0,
+            held: 0,
+            server: None,
+            closings: aged(3_000, 5_055, 9_111),
+            established: 400,
+            closed_silent: 400,
+            closed_old: 400,
+            ..tally(Stop::Plateau)
+        };
+        let verdict = is(&t, &Evidence::default(), Code::ServerIdleTimeout, Possible);
+        assert_eq!(verdict.alternatives[0].code, "server.evicts");
+        let ticks = Tally { closings: aged(4_351, 4_959, 5_855), ..t };
+        is(&ticks, &Evidence::default(), Code::ServerIdleTimeout, Likely);
     }
 
     #[test]

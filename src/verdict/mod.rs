@@ -4,6 +4,7 @@
 mod client;
 pub mod code;
 mod decide;
+mod died;
 mod drops;
 mod make;
 mod path;
@@ -18,7 +19,7 @@ mod tests;
 
 pub use code::Code;
 pub use tally::{
-    Client, Closings, Evidence, Latency, ListenerSeen, OwnerSeen, RemoteHost,
+    Client, Closings, Evidence, Latency, ListenerSeen, MemoryKill, OwnerSeen, RemoteHost,
     ServerCounts, Steadiness, Stop, Tally, Trial,
 };
 
@@ -34,7 +35,7 @@ type Rule = fn(&Tally, &Evidence) -> Option<Draft>;
 const RULES: &[Rule] = &[
     interrupted,
     requested,
-    server::died,
+    died::died,
     client::fd_table,
     client::file_max,
     client::memory,

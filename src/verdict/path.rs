@@ -266,6 +266,17 @@ pub(super) fn rate_limited(t: &Tally, e: &Evidence) -> Option<Draft> {
     )
 }
 
+/// What helps against a rule that counts for each source address.
+fn more_sources(t: &Tally) -> Option<String> {
+    let from = match t.client.loopback {
+        // What was closed just now may still count.
+        true => "127.0.1.0/24, which take turns",
+        false => "ADDRESS for several of this host's, which take turns",
+    };
+    let how = format!("if it counts for each source address: --source {from}");
+    (!t.is_unix).then(|| remedy::advised(how))
+}
+
 /// The first so many are fine and then nothing is answered, and the listener is idle.
 pub(super) fn limits_new(t: &Tally, e: &Evidence) -> Option<Draft> {
     let idle = e.listener.as_ref().is_some_and(|l| l.queue_len == 0 && l.drops == 0);
@@ -286,6 +297,7 @@ pub(super) fn limits_new(t: &Tally, e: &Evidence) -> Option<Draft> {
                 Code::PathRateLimited,
                 "a rule that lets a few through by the minute: --patience 2m --time-limit 5m",
             )
-            .remedy(decide::ruleset(t, "find the rule that counts")),
+            .remedy(decide::ruleset(t, "find the rule that counts"))
+            .remedies(more_sources(t)),
     )
 }

@@ -2,9 +2,7 @@
 
 use super::make::Draft;
 use super::tally::HABIT;
-use super::{
-    Code, Evidence, ListenerSeen, OwnerSeen, ServerCounts, Stop, Tally, Trial, decide,
-};
+use super::{Code, Evidence, ListenerSeen, OwnerSeen, ServerCounts, Stop, Tally, decide};
 use crate::host::ceilings::{FILE_MAX, NOFILE_HARD, NOFILE_SOFT};
 use crate::host::process::{ProcessView, UNLIMITED};
 use crate::host::remedy;
@@ -12,7 +10,7 @@ use crate::record::Level;
 use crate::render::{count, escaped, micros, plural, rate, shell_word};
 
 /// `pid 4711`, or `pid 4711 thread 4715` for a table of a thread's own.
-fn who(process: &ProcessView) -> String {
+pub(super) fn who(process: &ProcessView) -> String {
     if process.tid == process.pid {
         format!("pid {}", process.pid)
     } else {
@@ -21,64 +19,8 @@ fn who(process: &ProcessView) -> String {
 }
 
 /// `node[4711]`, as tables of processes write it.
-fn named(process: &ProcessView) -> String {
+pub(super) fn named(process: &ProcessView) -> String {
     format!("{}[{}]", escaped(&process.comm), process.pid)
-}
-
-fn gone(owner: &OwnerSeen) -> bool {
-    !owner.alive_after
-}
-
-/// The listener or its process went away while it was probed.
-pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
-    if e.sees_server {
-        let vanished =
-            t.stop == Stop::ServerGone || (e.listener.is_some() && !e.listening_after);
-        if !vanished {
-            return None;
-        }
-        let dead: Vec<&OwnerSeen> = e.owners.iter().filter(|o| gone(o)).collect();
-        let summary = match dead.first() {
-            Some(owner) => format!(
-                "The server's process {} ended after {}.",
-                named(&owner.process),
-                plural(t.established, "connection")
-            ),
-            None => format!("{} stopped listening while it was probed.", t.target),
-        };
-        let mut draft = Draft::certain(Code::ServerDied, summary).seen(
-            e,
-            "LISTEN socket",
-            "gone",
-            if t.is_unix { "unix_diag" } else { "sock_diag" },
-        );
-        for owner in dead {
-            let pid = owner.process.pid;
-            draft = draft.seen(e, who(&owner.process), "gone", format!("/proc/{pid}"));
-        }
-        let pid = e.owners.first().map_or("PID".into(), |o| o.process.pid.to_string());
-        return Some(draft.remedy(e.type_there(format!(
-            "journalctl _PID={pid}; dmesg  # see why it ended; an OOM kill names it"
-        ))));
-    }
-    // From outside: what was held is lost at once, and new dials are refused.
-    let refused = t.errors.get(&libc::ECONNREFUSED).copied().unwrap_or(0);
-    let lost = t.ended();
-    let most_lost = t.established > 0 && lost * 10 >= t.established * 9;
-    let trial = t.trial == Some(Trial::Refused);
-    (most_lost && (trial || refused > 0)).then(|| {
-        let refused = refused + u64::from(trial);
-        let summary = format!(
-            "{} of {} were lost and new dials are refused.",
-            count(lost),
-            plural(t.established, "connection")
-        );
-        Draft::likely(Code::ServerDied, summary)
-            .fact("lost", count(lost), "FIN or RST from the server")
-            .fact("dials refused since", count(refused), "ECONNREFUSED")
-            .or(Code::ServerNotListening, "on the server's host: is its process there?")
-            .advice("see why it ended: journalctl, dmesg on the server's host")
-    })
 }
 
 /// Every process that holds the listener is stopped (SIGSTOP, a debugger).

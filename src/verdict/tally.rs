@@ -8,6 +8,7 @@ use crate::host::cgroup_limits::CgroupLimit;
 use crate::host::counters::TcpExt;
 use crate::host::process::ProcessView;
 use crate::host::remedy;
+use crate::host::user_tasks::UserTasks;
 use crate::record::Level;
 
 /// Why dialing ended.
@@ -234,6 +235,9 @@ pub struct Closings {
 
 /// Connections are of different ages where they came over so long.
 const AGES_MS: u64 = 500;
+/// A look a second, at a time in whole seconds: between the first and the last of equal
+/// age lies less than this.
+const TICK_MS: u64 = 2_000;
 /// The fewest ends from which a habit is read.
 pub(super) const HABIT: u64 = 10;
 
@@ -243,6 +247,14 @@ impl Closings {
     pub fn same_age(&self) -> bool {
         let spread = self.p90_ms.saturating_sub(self.p10_ms);
         self.aged >= 3 && spread.saturating_mul(5) <= self.p50_ms
+    }
+
+    /// Whether all ended after the same time but for the tick of the server's clock: those
+    /// that look for idle connections do so once a second, and by whole seconds.
+    #[must_use]
+    pub fn same_age_but_for_a_tick(&self) -> bool {
+        let spread = self.p90_ms.saturating_sub(self.p10_ms);
+        self.aged >= HABIT && spread <= TICK_MS && spread.saturating_mul(2) <= self.p10_ms
     }
 
     /// Whether the first stay, and none that came later until all of these had: as where
@@ -346,6 +358,10 @@ pub struct Evidence {
     pub client_conntrack: Option<(u64, u64)>,
     /// pids.max of the server's cgroup, or of one above it, and what is taken of it.
     pub tasks: Option<CgroupLimit>,
+    /// RLIMIT_NPROC of the server, and what its user runs.
+    pub user_tasks: Option<UserTasks>,
+    /// Where the kernel killed for the memory of the server's cgroup meanwhile.
+    pub memory_kill: Option<MemoryKill>,
     /// Open files of this host and fs.file-max when the ramp ended.
     pub file_nr: Option<(u64, u64)>,
     /// MemAvailable when the ramp ended, in bytes.
@@ -399,6 +415,17 @@ impl Evidence {
     pub fn server_file_nr(&self) -> Option<(u64, u64)> {
         self.remote.as_ref().map_or(self.file_nr, |host| host.file_nr)
     }
+}
+
+/// The kernel killed a process of the server's cgroup, for memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryKill {
+    /// How often.
+    pub kills: u64,
+    /// The file that counts that.
+    pub source: String,
+    /// The limit with the least room before the first dial.
+    pub limit: Option<CgroupLimit>,
 }
 
 /// A listener, with the other members of its SO_REUSEPORT group.

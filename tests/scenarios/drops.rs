@@ -1,10 +1,13 @@
 //! What a server ends that it had taken, and a server or a client that is too slow.
 
+use std::process::Command;
+
 use rustix::process::Signal;
 
 use super::ends::until_phase;
 use crate::fixtures::Server;
 use crate::fixtures::foreign::Foreign;
+use crate::fixtures::rights::lacking;
 
 #[test]
 fn an_idle_timeout_is_found_with_its_time_while_holding() {
@@ -179,4 +182,20 @@ fn a_rate_beyond_this_client_is_the_clients_limit() {
     outcome.is("client.cpu", "certain");
     assert!(outcome.remedies()[0].starts_with("# --rate "), "{outcome}");
     assert!(outcome.warnings().contains(&"client_behind"), "{outcome}");
+}
+
+/// strace(1) makes the probe slow to read its host's tables, as a busy host does.
+#[test]
+fn what_ends_while_evidence_is_read_is_not_dialed_anew() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        return lacking("strace");
+    }
+    let server = Server::apart(&["--idle-timeout", "700ms"]);
+    let read = "/proc/sys/net/ipv4/tcp_abort_on_overflow";
+    let slowly = ["-e", "trace=openat", "-e", "inject=openat:delay_enter=1500ms"];
+    let strace = [&["strace", "-f", "-qq", "-o", "/dev/null", "-P", read], &slowly[..]];
+    let probe = server.probe().by(&strace.concat());
+    let outcome = probe.with(&["--max", "50", "--hold", "1s"]).run();
+    outcome.is("server.idle_timeout", "likely");
+    assert_eq!((outcome.count("dialed"), outcome.held()), (50, 0), "{outcome}");
 }

@@ -13,7 +13,9 @@ mod stores;
 mod web;
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use cgroup::Controller;
 use scene::Scene;
 
 use crate::fixtures::probe::{Outcome, Probe, paste};
@@ -36,21 +38,26 @@ pub(crate) struct Scenario {
     command: &'static [&'static str],
     /// Who runs it.
     user: User,
-    /// Done in its network namespace before it starts.
+    /// Done in its network namespace, and around it, once it listens.
     arrange: fn(&Scene),
-    /// Whether that needs a cgroup of its own, which not every host lets root make.
-    cgroup: bool,
+    /// The controller, where that needs a cgroup of its own, which not every host lets root
+    /// make.
+    cgroup: Option<Controller>,
+    /// How slow its link to other hosts is; without, it is as fast as this host.
+    round_trip: Option<Duration>,
     /// Its limit.
     limit: &'static str,
     /// Whether it is asked by HTTP.
     http: bool,
-    /// More arguments for the probe, `--max` among them.
+    /// More arguments for the probe, `--max` among them; `{source}` is its address.
     probe: &'static [&'static str],
     /// Whether it is probed from the other namespace on its host, too: where its own is
     /// the limit.
     neighbour: bool,
     /// What is found on its host.
     here: Expected,
+    /// The ceiling that is named there as the next; empty where none need be.
+    next: &'static str,
     /// What is found as a client in another namespace, which sees packets alone.
     outside: Expected,
     /// What raises it.
@@ -91,6 +98,8 @@ enum Remedy {
     Printed,
     /// The printed command that has this in it, pasted in its namespace while it runs.
     Pasted(&'static str),
+    /// It is probed with these arguments instead; the text as above.
+    Asked { with: &'static [&'static str], told: &'static str },
     /// This is done in its namespace while it runs; the text as above.
     Done { by: fn(&Scene), told: &'static str },
 }
@@ -109,12 +118,14 @@ const PLAIN: Scenario = Scenario {
     command: &[],
     user: User::Root,
     arrange: |_| (),
-    cgroup: false,
+    cgroup: None,
+    round_trip: None,
     limit: "",
     http: false,
     neighbour: false,
     probe: &["--max", "300"],
     here: expect("", "", 0..=0),
+    next: "",
     outside: expect("", "", 0..=0),
     remedy: Remedy::Printed,
     after: 0..=0,
@@ -138,7 +149,17 @@ impl std::fmt::Display for Row {
 
 fn found(outcome: &Outcome) -> String {
     let (code, sure) = (outcome.code(), outcome.confidence());
-    format!("`{code}`, {sure}, {} {}", outcome.held(), outcome.level())
+    let found = format!("`{code}`, {sure}, {} {}", outcome.held(), outcome.level());
+    match phantoms(outcome) {
+        0 => found,
+        n => format!("{found}, {n} phantoms"),
+    }
+}
+
+/// Established at the client, and not at the server, as far as the probe could tell.
+fn phantoms(outcome: &Outcome) -> u64 {
+    let found = outcome.run.pointer("/result/phantoms/total");
+    found.and_then(serde_json::Value::as_u64).unwrap_or(0)
 }
 
 impl Scenario {
@@ -150,7 +171,12 @@ impl Scenario {
         let scene = Scene::of(self, self.limit)?;
         let here = self.probe(&scene, false);
         self.is(&here, &self.here);
-        assert_eq!(here.code(), self.here.code);
+        if !self.next.is_empty() {
+            assert_eq!(here.text("/verdict/next/ceiling"), self.next, "{self}: {here}");
+        }
+        if self.round_trip.is_some() {
+            assert!(phantoms(&here) > 0, "{self}: {here}");
+        }
         let outside = self.seen_from_outside()?;
         let after = self.remedied(&scene, &here)?;
         let held = after.held();
@@ -191,11 +217,16 @@ impl Scenario {
                 let raised = Scene::of(self, to)?;
                 return Some(self.probe(&raised, false));
             }
+            Remedy::Asked { with, told } => {
+                is_told(told);
+                scene.is_idle();
+                return Some(self.asked(scene, false, with));
+            }
             Remedy::Printed => paste(remedies[0]),
             Remedy::Pasted(part) => {
                 is_told(part);
                 let told = remedies.iter().find(|remedy| remedy.contains(part));
-                scene.server.run("sh", &["-c", told.unwrap()]);
+                scene.server().run("sh", &["-c", told.unwrap()]);
             }
             Remedy::Done { by, told } => {
                 is_told(told);
@@ -207,16 +238,24 @@ impl Scenario {
     }
 
     fn probe(&self, scene: &Scene, outside: bool) -> Outcome {
-        let (netns, address) = match outside || self.neighbour {
-            true => (&scene.client, "192.0.2.2:2000"),
-            false => (&scene.server, "127.0.0.1:2000"),
+        self.asked(scene, outside, self.probe)
+    }
+
+    fn asked(&self, scene: &Scene, outside: bool, asked: &[&str]) -> Outcome {
+        let (netns, [source, address]) = match outside || self.neighbour {
+            true => (scene.client(), scene.addresses()),
+            false => (scene.server(), ["127.0.0.1"; 2]),
         };
-        let near = ["--target-netns", &scene.server.name];
+        let near = ["--target-netns", &scene.server().name];
         let target = match self.http {
-            true => format!("http://{address}/"),
-            false => address.to_owned(),
+            true => format!("http://{address}:2000/"),
+            false => format!("{address}:2000"),
         };
-        let has = |option: &str| self.probe.contains(&option);
+        let asked: Vec<&str> = asked
+            .iter()
+            .map(|word| if *word == "{source}" { source } else { word })
+            .collect();
+        let has = |option: &str| asked.contains(&option);
         let far: &[&str] = match outside {
             true if has("--rate") => FAR,
             true => &[FAR, &["--rate", "1000"]].concat(),
@@ -229,7 +268,7 @@ impl Scenario {
             .by(&["nsenter", &enter])
             .with(if has("--hold") { &[] } else { &["--hold", "500ms"] })
             .with(far)
-            .with(self.probe)
+            .with(&asked)
             .run()
     }
 
@@ -276,6 +315,10 @@ scenarios! {
     node_closes_what_is_beyond: web::NODE,
     node_closes_what_was_sent_unread: web::NODE_HTTP,
     redis_says_that_it_is_full: stores::REDIS,
+    redis_ends_what_is_silent: stores::REDIS_TIMEOUT,
+    redis_is_stopped: stores::REDIS_STOPPED,
+    redis_runs_a_script_that_does_not_end: stores::REDIS_BUSY,
+    redis_is_killed_for_its_memory: stores::REDIS_MEMORY,
     nginx_ends_what_is_kept_alive: web::NGINX_KEEPALIVE,
     redis_asked_says_that_it_is_full: stores::REDIS_ASKED,
     memcached_says_that_it_is_full: stores::MEMCACHED,
@@ -284,7 +327,14 @@ scenarios! {
     openssh_drops_at_random: other::SSHD,
     python_with_threads_runs_out_of_descriptors: other::PYTHON_THREADS,
     python_without_takes_one: other::PYTHON_ONE,
+    a_python_server_of_its_own_has_a_queue_of_five: other::SOCKETSERVER,
+    a_user_may_start_no_more_threads: kernel::USER_THREADS,
+    a_user_may_start_no_more_processes: kernel::USER_PROCESSES,
+    ports_in_time_wait_are_not_given_anew: kernel::TIME_WAIT,
     a_rule_counts: kernel::COUNTING,
+    a_rule_counts_for_each_source: kernel::PER_SOURCE,
+    phantoms_of_a_slow_link_are_not_held: web::FAR_AWAY,
+    a_proxy_takes_what_says_nothing: kernel::BEHIND_A_PROXY_MUTE,
     the_nearer_of_two_causes_is_named: kernel::TWO_CAUSES,
     a_proxy_takes_what_the_server_does_not: kernel::BEHIND_A_PROXY,
     a_cgroup_has_no_more_threads: kernel::THREADS,

@@ -2,7 +2,8 @@
 
 use super::{PLAIN, Remedy, Scenario, expect, set};
 
-pub(super) const ALL: &[&Scenario] = &[&SSHD, &PYTHON_THREADS, &PYTHON_ONE];
+pub(super) const ALL: &[&Scenario] =
+    &[&SSHD, &PYTHON_THREADS, &PYTHON_ONE, &SOCKETSERVER];
 
 /// Beyond 10 that have not logged in, 60 % are dropped, and more the more there are; all
 /// beyond 30.
@@ -71,4 +72,26 @@ pub(super) const PYTHON_ONE: Scenario = Scenario {
     remedy: set("ThreadingHTTPServer", "instead of accept()"),
     after: 200..=200,
     ..PLAIN
+};
+
+/// Its own queue is one of 5 and one.
+pub(super) const SOCKETSERVER: Scenario = Scenario {
+    name: "Python socketserver, request_queue_size 5",
+    files: &[(
+        "server.py",
+        "
+import socketserver
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile: self.wfile.write(line)
+class Server(socketserver.{limit}):
+    allow_reuse_address = True
+    def handle_error(self, request, client): pass  # a reset is none
+Server(('0.0.0.0', 2000), Echo).serve_forever()
+",
+    )],
+    limit: "TCPServer",
+    outside: expect("server.accept_queue", "possible", 7..=8),
+    remedy: set("ThreadingTCPServer", "instead of accept()"),
+    ..PYTHON_ONE
 };

@@ -1,15 +1,18 @@
 //! A server of a scenario at work, and the namespaces around it.
 
 use std::fs::{self, File, Permissions};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::cgroup::Cgroup;
 use super::{Scenario, User};
 use crate::fixtures::netns::Netns;
+use crate::fixtures::relay::{CLIENT, SERVER, Shape, SlowLink};
 use crate::fixtures::rights::{NOBODY, lacking};
 use crate::fixtures::until;
 
@@ -17,25 +20,56 @@ use crate::fixtures::until;
 const PORT: &str = ":07D0";
 const LISTEN: &str = "0A";
 const ESTABLISHED: &str = "01";
+const TIME_WAIT: &str = "06";
 
 /// A server that listens on port 2000 of its own namespace, and a namespace for clients
 /// that see no more of it than its packets. Both end with this value.
 pub(crate) struct Scene {
     child: Child,
-    pub(crate) client: Netns,
-    pub(crate) server: Netns,
-    _folder: TempDir,
+    link: Link,
+    folder: TempDir,
     cgroup: Option<Cgroup>,
+    /// The limit, as the scenario says it.
+    pub(super) limit: String,
+}
+
+/// The two namespaces, and what joins them.
+enum Link {
+    /// As fast as this host.
+    Fast {
+        client: Netns,
+        server: Netns,
+    },
+    Slow(SlowLink),
+}
+
+impl Link {
+    fn of(scenario: &Scenario) -> Option<Self> {
+        match scenario.round_trip {
+            Some(round_trip) => {
+                let shape = Shape { round_trip, ..Shape::default() };
+                SlowLink::new(shape).map(Self::Slow)
+            }
+            None => Netns::linked().map(|(client, server)| Self::Fast { client, server }),
+        }
+    }
+
+    fn server(&self) -> &Netns {
+        match self {
+            Self::Fast { server, .. } => server,
+            Self::Slow(link) => &link.server,
+        }
+    }
 }
 
 impl Scene {
     /// Starts the server with this limit and waits until it listens. None after a printed
     /// line where that cannot be.
     pub(super) fn of(scenario: &Scenario, limit: &str) -> Option<Self> {
-        let (client, server) = Netns::linked()?;
+        let link = Link::of(scenario)?;
         let cgroup = match scenario.cgroup {
-            true => Some(Cgroup::make()?),
-            false => None,
+            Some(controller) => Some(Cgroup::make(controller)?),
+            None => None,
         };
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().to_str().unwrap();
@@ -51,7 +85,7 @@ impl Scene {
         let words = |words: &[&str]| words.iter().map(|word| filled(word)).collect();
         for command in scenario.prepare {
             let command: Vec<String> = words(command);
-            run(scenario.user, &server, &command)?;
+            run(scenario.user, link.server(), &command)?;
         }
         let log = folder.path().join("log");
         let command: Vec<String> = words(scenario.command);
@@ -59,28 +93,69 @@ impl Scene {
             lacking(&command[0]);
             return None;
         }
-        let child = start(scenario.user, &server, &command, &log);
-        let mut scene = Self { child, client, server, _folder: folder, cgroup };
-        (scenario.arrange)(&scene);
+        let child = start(scenario.user, link.server(), &command, &log);
+        let limit = limit.to_owned();
+        let mut scene = Self { child, link, folder, cgroup, limit };
         until(&format!("{scenario} listens"), || {
             let ended = scene.child.try_wait().unwrap();
             let log = || fs::read_to_string(&log).unwrap();
             assert!(ended.is_none(), "{scenario}: {ended:?}: {}", log());
             scene.count(LISTEN) > 0
         });
+        (scenario.arrange)(&scene);
         Some(scene)
     }
 
-    /// Lets the server have so many threads and processes.
-    pub(super) fn bound_tasks(&self, max: u32) {
+    /// Where the server is.
+    pub(super) fn server(&self) -> &Netns {
+        self.link.server()
+    }
+
+    /// Where who sees its packets alone is.
+    pub(super) fn client(&self) -> &Netns {
+        match &self.link {
+            Link::Fast { client, .. } => client,
+            Link::Slow(link) => &link.client,
+        }
+    }
+
+    /// The addresses of both on the link, the client's first.
+    pub(super) fn addresses(&self) -> [&'static str; 2] {
+        match &self.link {
+            Link::Fast { .. } => ["192.0.2.1", "192.0.2.2"],
+            Link::Slow(_) => [CLIENT[0], SERVER[0]],
+        }
+    }
+
+    /// The server's first process.
+    pub(super) fn pid(&self) -> String {
         let pid = self.child.id();
-        let children = format!("/proc/{pid}/task/{pid}/children");
-        let mut server = String::new();
-        until("it has started", || {
-            server = fs::read_to_string(&children).unwrap_or_default();
-            !server.is_empty()
-        });
-        self.cgroup.as_ref().unwrap().take(server.trim(), max);
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap();
+        children.split_whitespace().next().unwrap().to_owned()
+    }
+
+    /// Puts the server's first process into the cgroup, which may have so much.
+    pub(super) fn bound(&self, max: u64) {
+        self.cgroup.as_ref().unwrap().take(&self.pid(), max);
+    }
+
+    /// Stops the server's first process.
+    pub(super) fn stop(&self) {
+        let pid = self.pid();
+        let stopped = || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            status.lines().any(|line| line.starts_with("State:\tT"))
+        };
+        let server = Pid::from_raw(pid.parse().unwrap()).unwrap();
+        kill_process(server, Signal::STOP).unwrap();
+        until("it is stopped", stopped);
+    }
+
+    /// Waits until the server has written that.
+    pub(super) fn says(&self, words: &str) {
+        let log = self.folder.path().join("log");
+        until(words, || fs::read_to_string(&log).unwrap().contains(words));
     }
 
     /// Waits until the server has closed what the last probe held.
@@ -88,21 +163,35 @@ impl Scene {
         until("the server has no connections", || self.count(ESTABLISHED) == 0);
     }
 
+    /// Connects so many clients in that namespace to this address, and closes them: their
+    /// ports are in TIME_WAIT then.
+    pub(super) fn leave_in_time_wait(&self, netns: &Netns, address: &str, n: usize) {
+        let target = (address, 2000);
+        let connect = |_| TcpStream::connect(target).unwrap();
+        netns.inside(|| drop((0..n).map(connect).collect::<Vec<_>>()));
+        let waiting = || count(netns, TIME_WAIT, |_, remote| remote.ends_with(PORT));
+        until("the clients' ends are in TIME_WAIT", || waiting() == n);
+    }
+
     /// Its sockets of a state.
     fn count(&self, state: &str) -> usize {
-        let tables = self.server.inside(|| {
-            ["tcp", "tcp6"].map(|table| {
-                fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap()
-            })
-        });
-        let rows = tables.iter().flat_map(|table| table.lines());
-        let is_one = |row: &&str| {
-            let mut fields = row.split_whitespace();
-            let local = fields.nth(1).is_some_and(|local| local.ends_with(PORT));
-            local && fields.nth(1) == Some(state)
-        };
-        rows.filter(is_one).count()
+        count(self.server(), state, |local, _| local.ends_with(PORT))
     }
+}
+
+/// The sockets of a namespace that are in this state, and have such addresses.
+fn count(netns: &Netns, state: &str, has: impl Fn(&str, &str) -> bool) -> usize {
+    let tables = netns.inside(|| {
+        ["tcp", "tcp6"].map(|table| {
+            fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap()
+        })
+    });
+    let rows = tables.iter().flat_map(|table| table.lines());
+    let is_one = |row: &&str| {
+        let fields: Vec<&str> = row.split_whitespace().take(4).collect();
+        matches!(fields[..], [_, local, remote, of] if of == state && has(local, remote))
+    };
+    rows.filter(is_one).count()
 }
 
 impl Drop for Scene {
@@ -159,6 +248,11 @@ fn start(user: User, netns: &Netns, words: &[String], log: &Path) -> Child {
     let mut command = netns.command("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     command.args(["unshare", "--pid", "--ipc", "--fork", "--kill-child=KILL"]);
+    if user != User::Root {
+        // Who changes user loses its parent-death signal (prctl(2)): the namespace's first
+        // process stays root's.
+        command.args(["sh", "-c", "\"$@\"; exit", "sh"]);
+    }
     as_user(&mut command, user);
     let log = File::create(log).unwrap();
     command.args(words).stdout(log.try_clone().unwrap()).stderr(log);

@@ -1,9 +1,18 @@
 //! Databases and caches.
 
-use super::{PLAIN, Scenario, User, expect, set};
+use super::{Controller, PLAIN, Remedy, Scenario, User, expect, set};
 
-pub(super) const ALL: &[&Scenario] =
-    &[&REDIS, &REDIS_ASKED, &MEMCACHED, &POSTGRES, &POSTGRES_MUTE];
+pub(super) const ALL: &[&Scenario] = &[
+    &REDIS,
+    &REDIS_ASKED,
+    &REDIS_TIMEOUT,
+    &REDIS_STOPPED,
+    &REDIS_BUSY,
+    &REDIS_MEMORY,
+    &MEMCACHED,
+    &POSTGRES,
+    &POSTGRES_MUTE,
+];
 
 pub(super) const REDIS: Scenario = Scenario {
     name: "Redis, maxclients",
@@ -29,6 +38,94 @@ dir {dir}
 pub(super) const REDIS_ASKED: Scenario = Scenario {
     name: "Redis, maxclients, --speak redis",
     probe: &["--max", "300", "--speak", "redis"],
+    ..REDIS
+};
+
+/// It looks once a second.
+pub(super) const REDIS_TIMEOUT: Scenario = Scenario {
+    name: "Redis, timeout",
+    files: &[(
+        "redis.conf",
+        "
+port 2000
+bind 0.0.0.0
+protected-mode no
+timeout {limit}
+dir {dir}
+",
+    )],
+    limit: "4",
+    probe: &["--max", "50", "--hold", "8s"],
+    here: expect("server.idle_timeout", "likely", 0..=0),
+    outside: expect("server.idle_timeout", "likely", 0..=0),
+    remedy: set("60", "idle timeout"),
+    after: 50..=50,
+    ..REDIS
+};
+
+const WITH_A_BACKLOG: &[(&str, &str)] = &[(
+    "redis.conf",
+    "
+port 2000
+bind 0.0.0.0
+protected-mode no
+tcp-backlog 50
+busy-reply-threshold 0
+dir {dir}
+",
+)];
+
+/// Its queue is all that it takes: tcp-backlog and one.
+pub(super) const REDIS_STOPPED: Scenario = Scenario {
+    name: "Redis, stopped (SIGSTOP), tcp-backlog 50",
+    files: WITH_A_BACKLOG,
+    arrange: |scene| scene.stop(),
+    limit: "",
+    here: expect("server.stopped", "certain", 0..=0),
+    outside: expect("server.accept_queue", "possible", 51..=52),
+    remedy: Remedy::Printed,
+    after: 300..=300,
+    ..REDIS
+};
+
+/// It says that it has begun, and does nothing else until it has ended.
+pub(super) const REDIS_BUSY: Scenario = Scenario {
+    name: "Redis, a script that does not end, tcp-backlog 50",
+    command: &[
+        "sh",
+        "-c",
+        "redis-server {dir}/redis.conf --save '' & \
+         until redis-cli -p 2000 EVAL \"redis.log(redis.LOG_WARNING, 'has begun') {limit}\" 0; \
+         do sleep 0.1; done; wait",
+    ],
+    arrange: |scene| scene.says("has begun"),
+    limit: "while true do end",
+    here: expect("server.accept_queue", "certain", 0..=0),
+    remedy: set("return 1", "instead of accept()"),
+    ..REDIS_STOPPED
+};
+
+/// Some 3 KB for each, until the kernel kills it.
+pub(super) const REDIS_MEMORY: Scenario = Scenario {
+    name: "Redis, 4 MiB of memory in its cgroup",
+    files: &[(
+        "redis.conf",
+        "
+port 2000
+bind 0.0.0.0
+protected-mode no
+maxclients 20000
+dir {dir}
+",
+    )],
+    cgroup: Some(Controller::Memory),
+    arrange: |scene| scene.bound(scene.limit.parse().unwrap()),
+    limit: "4194304",
+    probe: &["--max", "5000"],
+    here: expect("server.died", "certain", 0..=0),
+    outside: expect("server.died", "likely", 0..=0),
+    remedy: set("536870912", "echo 16777216 > "),
+    after: 5000..=5000,
     ..REDIS
 };
 

@@ -1,5 +1,7 @@
 //! Web servers and a proxy.
 
+use std::time::Duration;
+
 use super::{PLAIN, Scenario, expect, set};
 
 pub(super) const ALL: &[&Scenario] = &[
@@ -10,6 +12,7 @@ pub(super) const ALL: &[&Scenario] = &[
     &HAPROXY,
     &HAPROXY_HTTP,
     &LIGHTTPD,
+    &FAR_AWAY,
     &APACHE,
     &NODE,
     &NODE_HTTP,
@@ -157,6 +160,16 @@ server.errorlog = \"{dir}/log\"
     remedy: set("200", "lighttpd["),
     after: 200..=200,
     ..PLAIN
+};
+
+/// Its queue is full when handshakes end that began before it was: what connect() calls
+/// established is more than the server has.
+pub(super) const FAR_AWAY: Scenario = Scenario {
+    name: "lighttpd, server.max-connections, over a link of 100 ms",
+    round_trip: Some(Duration::from_millis(100)),
+    neighbour: true,
+    probe: &["--max", "300", "--rate", "200"],
+    ..LIGHTTPD
 };
 
 /// A process each. It defers (AcceptFilter http): who says nothing is not accepted.
