@@ -1,0 +1,223 @@
+"""Part A of benches/compare: listing the sockets of a host with very many of them."""
+
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from collections import namedtuple
+
+import chart
+import peers
+from shared import ROOT, build, loopback_up, machine, namespace, say, spread
+
+PROCESSES = 50
+MANY, FEW = 200_000, 1_000
+# What takes longer than this is run fewer times.
+SLOW_S, SLOW_RUNS = 4.0, 2
+
+# who: the tool, or "floor"; json: its output is one JSON text.
+Case = namedtuple("Case", "group who name words json", defaults=(False,))
+
+
+def cases(count):
+    own = os.environ["SOCKSCOPE"]
+    work = os.environ["WORK"]
+    ours = [own, "sockets"]
+    dump, walk, iterate = (f"{work}/{name}" for name in ("diag", "fdwalk", "owners"))
+    lines = lambda words: ["sh", "-c", f"{words} | wc -l"]
+    if count == FEW:
+        group = f"all rows with owners, {FEW:,} sockets"
+        return [
+            Case(group, "sockscope", "sockscope", [*ours, "-tapH"]),
+            Case(group, "ss", "ss", ["ss", "-tanpH"]),
+            Case(group, "netstat", "netstat", ["netstat", "-tanp"]),
+            Case(group, "lsof", "lsof", ["lsof", "-nP", "-iTCP"]),
+            Case(group, "somo", "somo as a table", ["somo", "-t"]),
+            Case(group, "somo", "somo --json", ["somo", "-t", "--json"], True),
+        ]
+    rows, owners, json_, listening, count_ = (
+        "all rows", "all rows with owners", "all rows with owners, as JSON",
+        "listeners with owners", "how many there are",
+    )
+    found = [
+        Case(rows, "floor", "floor: diag.c", [dump]),
+        Case(rows, "sockscope", "sockscope", [*ours, "-taH"]),
+        Case(rows, "ss", "ss", ["ss", "-tanH"]),
+        Case(rows, "netstat", "netstat", ["netstat", "-tan"]),
+        Case(owners, "floor", "floor: fdwalk.c", [walk]),
+        Case(owners, "floor", "floor: owners.c (BPF)", [iterate]),
+        Case(owners, "sockscope", "sockscope", [*ours, "-tapH"]),
+        Case(owners, "ss", "ss", ["ss", "-tanpH"]),
+        Case(owners, "netstat", "netstat", ["netstat", "-tanp"]),
+        Case(owners, "lsof", "lsof", ["lsof", "-nP", "-iTCP"]),
+        Case(json_, "sockscope", "sockscope", [*ours, "-tap", "--format", "json"], True),
+        Case(json_, "somo", "somo", ["somo", "-t", "--json"], True),
+        Case(listening, "sockscope", "sockscope", [*ours, "-tlpH"]),
+        Case(listening, "sockscope", "sockscope, first owners",
+             [*ours, "-tlpH", "--owners", "first"]),
+        Case(listening, "ss", "ss", ["ss", "-tlnpH"]),
+        Case(listening, "netstat", "netstat", ["netstat", "-tlnp"]),
+        Case(listening, "lsof", "lsof", ["lsof", "-nP", "-iTCP", "-sTCP:LISTEN"]),
+        Case(listening, "somo", "somo", ["somo", "-t", "-l", "--json"], True),
+        Case(count_, "floor", "floor: diag.c", [dump]),
+        Case(count_, "sockscope", "sockscope", [*ours, "-ta", "--count"]),
+        Case(count_, "ss", "ss", lines("ss -tanH")),
+        Case(count_, "netstat", "netstat", lines("netstat -tan")),
+    ]
+    return [case for case in found if case.words != [iterate] or os.path.exists(iterate)]
+
+
+def run(case):
+    words = list(case.words)
+    if case.who in peers.PEERS and words[0] == case.who:
+        words[0] = peers.path(case.who)
+    said = {"group": case.group, "name": case.name, "words": shown(case.words)}
+    if case.who in peers.PEERS and not peers.path(case.who):
+        return {**said, "missing": peers.missing()[case.who]}
+    try:
+        done = subprocess.run([f"{os.environ['WORK']}/timed", *words], capture_output=True,
+                              text=True, errors="replace", check=False, timeout=180)
+    except subprocess.TimeoutExpired:
+        return {**said, "missing": "not done after 180 s"}
+    if done.returncode:
+        return {**said, "missing": f"failed: {(done.stderr.strip() or 'no word')[-120:]}"}
+    wall, cpu, rss, size, lines = done.stdout.split()
+    return {**said, "wall": float(wall), "cpu": float(cpu), "rss": int(rss),
+            "bytes": int(size), "lines": int(lines)}
+
+
+def shown(words):
+    return shlex.join([os.path.basename(word) if word.startswith("/") else word
+                       for word in words])
+
+
+def listed(case):
+    """How many rows a JSON text has: the only case where lines do not tell."""
+    words = [peers.path(case.words[0]) or case.words[0], *case.words[1:]]
+    try:
+        said = subprocess.run(words, capture_output=True, check=True, timeout=180).stdout
+        found = json.loads(said)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return len(found if isinstance(found, list) else found.get("sockets", []))
+
+
+def inside(count, repeat):
+    """In a namespace of its own: all cases by turns, another first each time."""
+    loopback_up()
+    holder = subprocess.Popen([f"{os.environ['WORK']}/spread", str(count // 2),
+                               str(PROCESSES)], stdout=subprocess.PIPE, text=True)
+    try:
+        if holder.stdout.readline().strip() != "ready":
+            sys.exit(f"compare: {count:,} sockets could not be opened")
+        these, runs = cases(count), []
+        took, times = {}, {}
+        for case in these:
+            if case.json and (rows := listed(case)) is not None:
+                runs.append({"group": case.group, "name": case.name, "rows": rows})
+        for turn in range(repeat):
+            at = turn * 5 % len(these)
+            for case in these[at:] + these[:at]:
+                key = case.group, case.name
+                if took.get(key, 0) > SLOW_S and times[key] >= min(SLOW_RUNS, repeat):
+                    continue
+                one = run(case)
+                took[key] = one.get("wall", SLOW_S + 1)
+                times[key] = times.get(key, 0) + 1
+                runs.append(one)
+                say(f"{case.group}, {case.name}: {one.get('wall', one.get('missing'))}")
+        print(json.dumps(runs))
+    finally:
+        holder.terminate()
+        holder.wait()
+
+
+def collect(repeat):
+    for name in ("spread", "diag", "fdwalk", "timed"):
+        if not build(name):
+            sys.exit(f"compare: benches/{name}.c does not compile")
+    build("owners", ["bpf"])
+    runs = []
+    for count in (MANY, FEW):
+        own = [sys.executable, os.path.join(ROOT, "benches", "compare"), "--inside",
+               "sockets", json.dumps([count, repeat])]
+        done = subprocess.run([*namespace(alone=True), *own], stdout=subprocess.PIPE, text=True,
+                              check=True)
+        runs += json.loads(done.stdout)
+    reasons = peers.missing()
+    return {
+        "machine": machine(),
+        "versions": peers.versions(("ss", "netstat", "lsof", "somo")),
+        "runs": runs,
+        "absent": {tool: reasons[tool] for tool in ("netstat2",) if tool in reasons},
+        "bpf": os.path.exists(os.path.join(os.environ["WORK"], "owners")),
+    }
+
+
+# --- the page ----------------------------------------------------------------------
+
+
+def grouped(runs):
+    groups = {}
+    for one in runs:
+        groups.setdefault(one["group"], {}).setdefault(one["name"], []).append(one)
+    return groups
+
+
+def table(group, found):
+    yield f"\n### {group[0].upper()}{group[1:]}\n"
+    yield "| tool | command | runs | time, s | CPU, s | CPU, of sockscope's | peak memory | rows |"
+    yield "|---|---|--:|--:|--:|--:|--:|--:|"
+    median = lambda these, key: statistics.median(one[key] for one in these)
+    done = {name: [one for one in these if "wall" in one] for name, these in found.items()}
+    ours = median(done["sockscope"], "cpu") if done.get("sockscope") else None
+    order = ["floor", "sockscope"]
+    rank = lambda name: next((at for at, who in enumerate(order) if name.startswith(who)), 2)
+    for name in sorted(found, key=rank):
+        these = done[name]
+        words = next((one["words"] for one in found[name] if "words" in one), "")
+        if not these:
+            why = next((one["missing"] for one in found[name] if "missing" in one), "")
+            yield f"| {name} | `{words}` | 0 | not run: {why} | | | | |"
+            continue
+        of = lambda key: [one[key] for one in these]
+        times = f"{median(these, 'cpu') / ours:.2f}" if ours else ""
+        rows = next((one["rows"] for one in found[name] if "rows" in one), max(of("lines")))
+        shown_rows = "" if name.startswith("floor") or group.startswith("how many") else f"{rows:,}"
+        yield (f"| {name} | `{words.replace('|', chr(92) + '|')}` | {len(these)} | "
+               f"{spread(of('wall'), '{:,.3f}')} | {spread(of('cpu'), '{:,.3f}')} | {times} | "
+               f"{max(of('rss')) / 1024:,.1f} MiB | {shown_rows} |")
+
+
+def pages(data, folder):
+    """The lines of the page's section; its charts are written into the folder."""
+    groups = grouped(data["runs"])
+    yield "\n## The socket table\n"
+    yield (f"{MANY:,} TCP sockets in {PROCESSES} processes (`benches/spread.c`), in a network "
+           "namespace of their\nown, and every command by turns with its output to a pipe that "
+           "another process empties.\nMedian (least–most). CPU is user and system time. What "
+           f"takes longer than {SLOW_S:.0f} s is run {SLOW_RUNS} times.\nRows are the lines of "
+           "the output, headings included, or the entries of its JSON. The floors\nkeep and "
+           "print nothing: `diag.c` is one dump of the kernel's table, `fdwalk.c` a readlink "
+           "of every\ndescriptor in /proc, `owners.c` the kernel's own iterator of "
+           "descriptors; rows with owners take a dump\nand one of the other two.")
+    for group, found in groups.items():
+        yield from table(group, found)
+        if group == "all rows with owners":
+            yield "\n![CPU seconds for all rows with owners](compare/owners.svg)"
+            bars = []
+            for name, these in found.items():
+                if cpu := [one["cpu"] for one in these if "cpu" in one]:
+                    bars.append((name, statistics.median(cpu)))
+            title = f"All rows with owners, {MANY:,} sockets: CPU"
+            with open(os.path.join(folder, "owners.svg"), "w", encoding="utf-8") as file:
+                file.write(chart.bars(title, bars, "s"))
+    yield "\nNot compared: " + "; ".join(f"{t}: {why}" for t, why in data["absent"].items()) + "."
+    if not data["bpf"]:
+        yield "The BPF floor was not built: its headers are missing."
+    yield (f"\n`somo -t` draws its table only with {FEW:,} sockets here: it takes longer for "
+           "each row the more there are.")
+    yield f"\n- {data['machine']}"
+    yield f"- {data['versions']}"
