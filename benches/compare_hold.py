@@ -75,8 +75,10 @@ def start(words, said):
                    "logging = false\njson_output = false\n")
     own = peers.path(words[0]) if words[0] in peers.PEERS else words[0]
     environment = {**os.environ, "HOME": folder}
+    # Where this bench is in the background, its shell had SIGINT ignored, and all inherit that.
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen([own, *words[1:]], stdin=subprocess.DEVNULL, stdout=said,
-                            stderr=subprocess.STDOUT, env=environment)
+                            stderr=subprocess.STDOUT, env=environment, preexec_fn=heed)
 
 
 def stop(client, patience=6):
@@ -262,7 +264,7 @@ def pages(data, folder):
                    f"{'' if all_held else 'never all; '}{spread(of('took'))} | "
                    f"{spread(each, '{:,.0f}') if each else ''} | "
                    f"{memory} | {done[-1]['code']} | "
-                   f"{done[-1]['said']} |")
+                   f"{done[-1]['said'] or 'nothing'} |")
             bars.append((name, statistics.median(of("took" if case == "18k" else "held"))))
         if case == "18k":
             what, unit, form = "seconds until all that it got were established", "s", "{:,.2f}"

@@ -178,7 +178,8 @@ def dialed(data, what):
         yield (f"| `{done[0]['words']}` | {len(done)} | {alike([r['accepted'] for r in done])} | "
                f"{alike([r['queued'] for r in done])} | "
                f"{alike([r['claims'] for r in said]) if said else '–'} | {verdict} | "
-               f"{', '.join(limits) or 'no'} | {codes} | {done[-1]['said']} |")
+               f"{', '.join(limits) or 'no'} | {codes} | "
+               f"{done[-1]['said'] or 'nothing'} |")
 
 
 def listed(data, what, right, says):

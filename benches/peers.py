@@ -85,7 +85,7 @@ def missing():
         if kind == "library":
             reasons[tool] = "a crate without a command of its own"
         elif kind == "crate":
-            reasons[tool] = f"the crate {package} could not be installed"
+            reasons[tool] = f"the crate {package} could not be installed in time"
         elif not candidate(package):
             reasons[tool] = "neither a Debian package of this release nor a crate"
         else:
