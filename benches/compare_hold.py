@@ -14,7 +14,8 @@ import chart
 import peers
 from shared import (
     FD_LIMIT, ROOT, TICKS, available_mib, build, loopback_up, machine, namespace,
-    pairs_established, read, say, spread, status_kib, wait_until,
+    pairs_established, read, say, spread, status_kib, time_is_up,
+    wait_until,
 )
 
 PORT = 17_000
@@ -184,6 +185,8 @@ def measure(case, tool):
     count = CASES[case][0]
     if tool in peers.PEERS and not peers.path(tool):
         return {"missing": peers.missing()[tool]}
+    if time_is_up():
+        return {"missing": "the time for all was over"}
     if not wait_until(lambda: available_mib() > 1024 + count * 13 // 1000, 60, 0.2):
         return {"missing": "not enough memory was free"}
     folder = os.path.join(os.environ["WORK"], "run")
@@ -270,7 +273,7 @@ def pages(data, folder):
             what, unit, form = "seconds until all that it got were established", "s", "{:,.2f}"
         else:
             what, unit, form = "connections held", "", "{:,.0f}"
-        yield f"\n![{title}: {what}](compare/hold-{case}.svg)"
+        yield f"\n![{title}: {what}]({os.path.basename(folder)}/hold-{case}.svg)"
         with open(os.path.join(folder, f"hold-{case}.svg"), "w", encoding="utf-8") as file:
             file.write(chart.bars(f"{title}: {what}", bars, unit, form))
     yield ("\nExit codes below 0 are signals. Loopback has 28,232 local ports by default; with "

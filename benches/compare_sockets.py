@@ -10,7 +10,7 @@ from collections import namedtuple
 
 import chart
 import peers
-from shared import ROOT, build, loopback_up, machine, namespace, say, spread
+from shared import ROOT, build, loopback_up, machine, namespace, say, spread, time_is_up
 
 PROCESSES = 50
 MANY, FEW = 200_000, 1_000
@@ -76,6 +76,8 @@ def run(case):
     said = {"group": case.group, "name": case.name, "words": shown(case.words)}
     if case.who in peers.PEERS and not peers.path(case.who):
         return {**said, "missing": peers.missing()[case.who]}
+    if time_is_up():
+        return {**said, "missing": "the time for all was over"}
     try:
         done = subprocess.run([f"{os.environ['WORK']}/timed", *words], capture_output=True,
                               text=True, errors="replace", check=False, timeout=LONGEST_S)
@@ -202,12 +204,14 @@ def pages(data, folder):
            "the output, headings included, or the entries of its JSON. The floors\nkeep and "
            "print nothing: `diag.c` is one dump of the kernel's table, `fdwalk.c` a readlink "
            "of every\ndescriptor in /proc, `owners.c` the kernel's own iterator of "
-           "descriptors; rows with owners take a dump\nand one of the other two.")
+           "descriptors; rows with owners take a dump\nand one of the other two. lsof and somo "
+           "have no rows without owners.")
     for group in (name for name in GROUPS if name in groups):
         found = groups[group]
         yield from table(group, found)
         if group == OWNERS:
-            yield "\n![CPU seconds for all rows with owners](compare/owners.svg)"
+            folder_name = os.path.basename(folder)
+            yield f"\n![CPU seconds for all rows with owners]({folder_name}/owners.svg)"
             bars = []
             for name, these in found.items():
                 if cpu := [one["cpu"] for one in these if "cpu" in one]:

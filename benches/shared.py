@@ -41,6 +41,11 @@ def wait_until(condition, seconds, every=0.02):
     return True
 
 
+def time_is_up():
+    """Whether the whole bench has had its time; its processes share the moment."""
+    return time.time() > float(os.environ.get("UNTIL", "inf"))
+
+
 def available_mib():
     return int(re.search(r"MemAvailable:\s+(\d+)", read("/proc/meminfo"))[1]) // 1024
 
