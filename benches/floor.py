@@ -6,7 +6,6 @@ help PROGRAM           how long `PROGRAM --help` takes
 report FD_LIMIT        the lines of JSON on stdin as Markdown
 """
 
-import datetime
 import glob
 import json
 import os
@@ -16,28 +15,20 @@ import subprocess
 import sys
 import time
 
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+from shared import (
+    TICKS, compilers, goal, machine, pairs_established, read, spread, status_kib,
+)
 
 
 def watch(count):
     """Prints `seconds connections`, from the last look without any to the first with all."""
     began, pairs, deadline = 0.0, 0, time.monotonic() + 300
     while pairs < count and time.monotonic() < deadline:
-        inuse = int(re.search(r"TCP: inuse (\d+)", read("/proc/net/sockstat"))[1])
-        now, pairs = time.monotonic(), inuse // 2
+        now, pairs = time.monotonic(), pairs_established()
         if not pairs:
             began = now
         print(f"{now - began:.3f} {pairs}", flush=True)
         time.sleep(0.02)
-
-
-def status_kib(path, key):
-    return int(re.search(rf"^{key}:\s+(\d+)", read(path), re.M)[1])
 
 
 def cpu_s(path, only=""):
@@ -111,12 +102,6 @@ def time_help(program):
     print(json.dumps({"case": "help", "tool": "sockscope", "ms": took}))
 
 
-def spread(values, form="{:,.0f}"):
-    low, mid, high = min(values), statistics.median(values), max(values)
-    show = form.format
-    return show(mid) if len(values) == 1 else f"{show(mid)} ({show(low)}–{show(high)})"
-
-
 class Runs:
     def __init__(self, lines):
         self.all = [json.loads(line) for line in lines]
@@ -128,15 +113,6 @@ class Runs:
             for run in self.all
             if (run["case"], run["tool"]) == (case, tool) and key in run
         ]
-
-
-def goal(met):
-    return "pass" if met else "**fail**"
-
-
-def first_line(command):
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return said.splitlines()[0].strip() if said else "unknown"
 
 
 def report(fd_limit):
@@ -191,7 +167,7 @@ def report(fd_limit):
             of = lambda key: runs.of(case, tool, key)
             kib = of("client_kib")
             each = f"{per(statistics.median(kib), case):.0f}" if tool == "sockscope" else ""
-            print(f"| {names[case]:,} | {tool} | {len(kib)} | {spread(of('rate'))} | "
+            print(f"| {names[case]:,} | {tool} | {len(kib)} | {spread(of('rate'), '{:,.0f}')} | "
                   f"{spread(of('cpu_us'), '{:.1f}')} | {spread(of('dial_cpu_us'), '{:.1f}')} "
                   f"| {statistics.median(kib) / 1024:.1f} MiB | {each} |")
     print(f"\nThe base is a probe of one connection: {base / 1024:.1f} MiB.")
@@ -231,12 +207,8 @@ def report(fd_limit):
                       f"{spread(runs.of(where, tool, 'server_cpu_us'), '{:.1f}')} |")
 
     print("\n## How\n")
-    memory = int(re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo"))[1]) / 1048576
-    model = re.search(r"model name\s*: (.*)", read("/proc/cpuinfo"))
-    print(f"- {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}; "
-          f"{len(os.sched_getaffinity(0))} cores ({model[1] if model else 'unknown'}), "
-          f"{memory:.0f} GiB, Linux {os.uname().release}")
-    print(f"- {first_line(['gcc', '--version'])}; {first_line(['rustc', '--version'])}")
+    print(f"- {machine()}")
+    print(f"- {compilers()}")
     print(f"- RLIMIT_NOFILE {fd_limit:,}, hard, for every process; somaxconn "
           f"{read('/proc/sys/net/core/somaxconn').strip()}")
     print("- each run in a network namespace of its own; the sides by turns; before each "
@@ -249,7 +221,7 @@ def report(fd_limit):
           "the server's own table, and still after 3 s.\n  Tenths are from "
           "`timeline.ndjson`")
     print("- server memory: `sockscope serve --fd-tables auto`, VmHWM\n"
-          "- tenths of the floor: sockets in use in `/proc/net/sockstat`, every 20 ms")
+          "- tenths of the floor: CurrEstab in `/proc/net/snmp`, every 20 ms")
 
 
 def tenth_costs(runs, case, tool):

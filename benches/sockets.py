@@ -4,13 +4,13 @@ measure COUNT REPEAT SS_OWNERS  every case by turns, here and now; a line of JSO
 report FD_LIMIT PROCESSES       those lines on stdin as Markdown
 """
 
-import datetime
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
+
+from shared import compilers, first_line, goal, machine, spread
 
 WORK = os.environ.get("WORK", "")
 OURS = [os.environ.get("SOCKSCOPE", "sockscope"), "sockets"]
@@ -48,7 +48,7 @@ def run(case, count):
     if done.returncode:
         print(f"sockets: a run failed: {case}: {done.stderr.strip()}", file=sys.stderr)
         return {"case": case, "count": count, "failed": True}
-    wall, cpu, rss, size = done.stdout.split()
+    wall, cpu, rss, size, _ = done.stdout.split()
     measured = {"wall": float(wall), "cpu": float(cpu), "rss": int(rss), "bytes": int(size)}
     return {"case": case, "count": count, **measured}
 
@@ -74,12 +74,6 @@ def measure(count, repeat, ss_owners):
             print(json.dumps(run(SLOW, count)), flush=True)
 
 
-def spread(values, form="{:,.2f}"):
-    low, mid, high = min(values), statistics.median(values), max(values)
-    show = form.format
-    return show(mid) if len(values) == 1 else f"{show(mid)} ({show(low)}–{show(high)})"
-
-
 class Runs:
     def __init__(self, lines):
         self.all = [json.loads(line) for line in lines]
@@ -101,20 +95,6 @@ class Runs:
         """Of runs of the same turn: what one took, of what others took together."""
         together = map(sum, zip(*(self.of(other, key) for other in others)))
         return [one / other for one, other in zip(self.of(case, key), together)]
-
-
-def goal(met):
-    return "pass" if met else "**fail**"
-
-
-def first_line(command):
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return said.splitlines()[0].strip() if said else "unknown"
-
-
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return file.read()
 
 
 def goals(runs):
@@ -183,13 +163,8 @@ def report(fd_limit, processes):
         print(f"| {case} | {' + '.join(others)} | {wall} | {cpu} |")
 
     print("\n## How\n")
-    memory = int(re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo"))[1]) / 1048576
-    model = re.search(r"model name\s*: (.*)", read("/proc/cpuinfo"))
-    print(f"- {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}; "
-          f"{len(os.sched_getaffinity(0))} cores ({model[1] if model else 'unknown'}), "
-          f"{memory:.0f} GiB, Linux {os.uname().release}")
-    print(f"- {first_line(['gcc', '--version'])}; {first_line(['rustc', '--version'])};\n"
-          f"  {first_line(['ss', '-V'])}")
+    print(f"- {machine()}")
+    print(f"- {compilers()};\n  {first_line(['ss', '-V'])}")
     print(f"- `spread {runs.many // 2} {processes}`: {processes} processes, each with a "
           f"listener and both ends of {runs.many // 2 // processes:,}\n  loopback connections, "
           f"in a network namespace of their own; RLIMIT_NOFILE {fd_limit:,}")

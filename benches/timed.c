@@ -1,10 +1,11 @@
 // Runs a command with its stdout to a pipe that another process empties, and prints on
 // its own stdout: seconds until it ended, seconds of CPU, peak KiB of resident memory,
-// bytes written. Small, so that what it forks has little memory of its own.
+// bytes and lines written. Small, so that what it forks has little memory of its own.
 // Usage: timed COMMAND ARG…
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -22,10 +23,13 @@ int main(int argc, char **argv) {
     pid_t reader = fork();
     if (!reader) {
         static char buffer[1 << 18];
-        long got, bytes = 0;
+        long got, sums[2] = {0, 0};
         close(out[1]);
-        while ((got = read(out[0], buffer, sizeof buffer)) > 0) bytes += got;
-        return write(said[1], &bytes, sizeof bytes) != sizeof bytes;
+        while ((got = read(out[0], buffer, sizeof buffer)) > 0) {
+            sums[0] += got;
+            for (char *at = buffer; (at = memchr(at, '\n', buffer + got - at)); at++) sums[1]++;
+        }
+        return write(said[1], sums, sizeof sums) != sizeof sums;
     }
     double begun = now();
     pid_t command = fork();
@@ -42,9 +46,9 @@ int main(int argc, char **argv) {
     struct rusage used;
     if (wait4(command, &status, 0, &used) < 0) return 1;
     double took = now() - begun;
-    long bytes = 0;
-    if (read(said[0], &bytes, sizeof bytes) != sizeof bytes) return 1;
+    long sums[2];
+    if (read(said[0], sums, sizeof sums) != sizeof sums) return 1;
     waitpid(reader, 0, 0);
-    printf("%.6f %.6f %ld %ld\n", took, seconds(used.ru_utime) + seconds(used.ru_stime), used.ru_maxrss, bytes);
+    printf("%.6f %.6f %ld %ld %ld\n", took, seconds(used.ru_utime) + seconds(used.ru_stime), used.ru_maxrss, sums[0], sums[1]);
     return !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }

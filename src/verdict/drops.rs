@@ -300,7 +300,7 @@ mod tests {
             open: 0,
             held: 0,
             server: None,
-            closings: aged(3_000, 5_055, 9_111),
+            closings: Closings { aged: 400, ..aged(3_000, 5_055, 9_111) },
             established: 400,
             closed_silent: 400,
             closed_old: 400,
@@ -308,7 +308,8 @@ mod tests {
         };
         let verdict = is(&t, &Evidence::default(), Code::ServerIdleTimeout, Possible);
         assert_eq!(verdict.alternatives[0].code, "server.evicts");
-        let ticks = Tally { closings: aged(4_351, 4_959, 5_855), ..t };
+        let ticks =
+            Tally { closings: Closings { aged: 400, ..aged(4_351, 4_959, 5_855) }, ..t };
         is(&ticks, &Evidence::default(), Code::ServerIdleTimeout, Likely);
     }
 
