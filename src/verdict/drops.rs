@@ -304,9 +304,9 @@ mod tests {
             held: 0,
             server: None,
             closings: aged(3_000, 5_055, 9_111),
-            established: 400,
-            closed_silent: 400,
-            closed_old: 400,
+            established: 100,
+            closed_silent: 100,
+            closed_old: 100,
             ..tally(Stop::Plateau)
         };
         let verdict = is(&t, &Evidence::default(), Code::ServerIdleTimeout, Possible);
