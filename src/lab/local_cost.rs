@@ -29,7 +29,8 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     trial: "A byte is sent to another thread and one comes back, and 8 MiB are sent, by \
             pipes, a pair of sockets, a unix socket, TCP over loopback, and TCP over a \
             link between two network namespaces, which stands for a network without its \
-            wire. In turn, eight rounds of each; the quickest round counts.",
+            wire. In turn, eight rounds of each; the quickest round counts. All are on one \
+            CPU.",
     run,
 };
 
@@ -103,6 +104,7 @@ impl Write for Pipes {
 }
 
 fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
+    super::tools::on_one_cpu()?;
     let folder = bench.folder()?;
     let path = folder.path().join("socket");
     let mut ends: Vec<(&'static str, [Box<dyn Both>; 2])> = vec![

@@ -25,7 +25,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
             others are silent, then all ask at once; in turn with these, the only client \
             of another such server asks. Each time is the median of a round, of the \
             quickest of eight rounds. A fourth server, which serves one client to its end \
-            before the next, is asked by its second client.",
+            before the next, is asked by its second client. All are on one CPU.",
     run,
 };
 
@@ -67,6 +67,7 @@ struct Times {
 }
 
 fn run(bench: &Bench<'_>) -> Result<Outcome, Unable> {
+    super::tools::on_one_cpu()?;
     let (most, fewer) = affordable(LEVELS[3], 1);
     let mut seen = Seen {
         clients: most,

@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use socket2::{Domain, Socket, Type};
+
+use super::experiment::{Step, Unable};
 
 /// How long a connect() or a read() may take that is expected to be done at once.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -98,4 +101,12 @@ impl Drop for SoftNofile {
 /// The soft RLIMIT_NOFILE.
 pub(super) fn soft_nofile() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Keeps this thread, and all that it starts from here on, on one CPU: whether the
+/// scheduler puts two that talk on one or on two makes a time of µs four times as long.
+pub(super) fn on_one_cpu() -> Result<(), Unable> {
+    let mut one = CpuSet::new();
+    one.set(rustix::thread::sched_getcpu());
+    sched_setaffinity(None, &one).step("staying on one CPU")
 }
