@@ -2,10 +2,9 @@
 //! few seconds, in a network namespace of its own where that is allowed.
 //!
 //! - [`experiment`]: what an experiment is, and what comes of it.
-//! - [`bench`]: where it is made and what it has at hand; [`moment`]: the socket table at
-//!   a decisive moment.
+//! - [`mod@bench`]: where it is made and what it has at hand; [`moment`]: the socket table
+//!   at a decisive moment; [`relay`]: a slow link.
 //! - [`document`]: all of it as JSON.
-//!   a decisive moment; [`relay`]: a slow link.
 //! - One file an experiment: its claim, its trial, and `judge`, the pure function that
 //!   makes the finding of the numbers seen.
 

@@ -249,16 +249,16 @@ pub(super) fn in_sum(all: &[Done]) -> String {
     };
     let untried = all.iter().filter(|done| done.outcome.is_err()).count();
     let parts = [
-        (of(Finding::Holds), "hold"),
-        (of(Finding::HoldsWithinLimits), "hold within limits"),
-        (of(Finding::WasTrueOnce), "were true once"),
-        (of(Finding::DoesNotHold), "do not hold"),
-        (untried, "not tried"),
+        (of(Finding::Holds), "holds", "hold"),
+        (of(Finding::HoldsWithinLimits), "holds within limits", "hold within limits"),
+        (of(Finding::WasTrueOnce), "was true once", "were true once"),
+        (of(Finding::DoesNotHold), "does not hold", "do not hold"),
+        (untried, "not tried", "not tried"),
     ];
     let parts: Vec<String> = parts
         .iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, words)| format!("{n} {words}"))
+        .filter(|(n, ..)| *n > 0)
+        .map(|(n, one, many)| format!("{n} {}", if *n == 1 { one } else { many }))
         .collect();
     format!(
         "{} in {}: {}",
