@@ -4,9 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, getrlimit};
-
 use super::experiment::{Step, Unable};
+use super::tools::soft_nofile;
 use crate::render::count;
 
 /// How long an answer is waited for.
@@ -17,12 +16,8 @@ const SPARE: usize = 100;
 /// As many connections of `wanted` as RLIMIT_NOFILE allows where each takes
 /// `fds_each` descriptors here; and what to say where it allows fewer.
 pub(super) fn affordable(wanted: usize, fds_each: usize) -> (usize, Option<String>) {
-    let soft = getrlimit(Resource::Nofile).current;
-    within(
-        soft.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)),
-        wanted,
-        fds_each,
-    )
+    let soft = usize::try_from(soft_nofile()).unwrap_or(usize::MAX);
+    within(soft, wanted, fds_each)
 }
 
 fn within(soft: usize, wanted: usize, fds_each: usize) -> (usize, Option<String>) {

@@ -10,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 use super::bench::Bench;
 use super::experiment::{Experiment, Finding, Outcome, Step, Unable};
 use super::moment::moment;
+use super::tcp;
 use crate::sockets::select::Tables;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
@@ -53,8 +54,6 @@ fn run(_: &Bench<'_>) -> Result<Outcome, Unable> {
     let inode = super::inode(&one).step("fstat()")?;
     let link = format!("/proc/thread-self/fd/{}", one.as_raw_fd());
     let shown = fs::read_link(&link).step("reading /proc/thread-self/fd")?;
-    let errno =
-        |done: Option<std::io::Error>| done.map_or(0, |e| e.raw_os_error().unwrap_or(-1));
     let sought = rustix::fs::seek(&one, rustix::fs::SeekFrom::Start(0));
     let seen = Seen {
         fd: one.as_raw_fd(),
@@ -62,8 +61,8 @@ fn run(_: &Bench<'_>) -> Result<Outcome, Unable> {
         written_bytes,
         read_bytes,
         is_shown_as_socket: shown.as_os_str() == format!("socket:[{}]", inode.0).as_str(),
-        open_errno: errno(fs::File::open(&link).err()),
-        seek_errno: errno(sought.err().map(Into::into)),
+        open_errno: tcp::errno(fs::File::open(&link)),
+        seek_errno: tcp::errno(sought),
     };
     let table = moment("after read()", Tables::UNIX, |row| row.inode == inode)
         .step("reading the socket table")?;

@@ -8,6 +8,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::bench::Bench;
 use super::experiment::{Step, Unable};
+use super::tools;
 use crate::kernel::sock_diag::SockDiag;
 use crate::sockets::listeners::{self, ListenAt};
 
@@ -78,7 +79,7 @@ pub(super) fn queue_len(diag: &mut SockDiag, at: SocketAddr) -> io::Result<u32> 
     Ok(all.iter().find(|one| one.at == ListenAt::Inet(at)).map_or(0, |one| one.queue_len))
 }
 
-/// What a call gave: 0 or its errno.
+/// What a call gave, of any library: 0 or its errno.
 pub(super) fn errno<T>(done: Result<T, impl Into<io::Error>>) -> i32 {
-    done.err().map_or(0, |error| error.into().raw_os_error().unwrap_or(-1))
+    tools::errno(&done.map_err(Into::into))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::print::{in_sum, number, points};
+use super::print::{in_sum, number, points, then};
 use crate::cli::exit::Failure;
 use crate::lab::Done;
 use crate::lab::bench::Place;
@@ -168,14 +168,7 @@ fn seen(id: &'static str, outcome: &Outcome) -> Vec<Block> {
 }
 
 fn moment(moment: &Moment) -> Block {
-    let caption = match moment.total - moment.cells.len() {
-        0 => format!("The socket table: {}", moment.when),
-        more => format!(
-            "The socket table: {} (and {})",
-            moment.when,
-            plural(more as u64, "more socket")
-        ),
-    };
+    let caption = format!("The socket table: {}", then(moment));
     if moment.cells.is_empty() {
         return Block::Text(format!("{caption}: no such socket."));
     }

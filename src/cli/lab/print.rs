@@ -65,7 +65,7 @@ fn seen(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
     for (name, value) in tables {
         field(out, "seen", &name.replace('_', " "))?;
         let (headings, rows) = rows(value).unwrap_or_default();
-        draw(out, headings, &rows)?;
+        draw(out, of_numbers(headings), &rows)?;
     }
     field(out, "why", &outcome.why)?;
     for what in &outcome.left_out {
@@ -138,49 +138,40 @@ fn short(n: f64) -> String {
 }
 
 fn moment(out: &mut impl Write, moment: &Moment) -> io::Result<()> {
-    let all = match moment.total - moment.cells.len() {
-        0 => String::new(),
-        more => format!(" (and {})", plural(more as u64, "more socket")),
-    };
-    writeln!(out, "{:<INDENT$}{}{all}", "table", moment.when)?;
+    writeln!(out, "{:<INDENT$}{}", "table", then(moment))?;
     if moment.cells.is_empty() {
         return writeln!(out, "  no such socket");
     }
-    let mut drawn = Vec::new();
     let headings = COLUMNS.iter().map(|column| column.heading()).collect();
-    let mut table = StreamTable::new(&mut drawn, headings, true);
-    for row in &moment.cells {
-        let mut cells = Cells::default();
-        for cell in row {
-            cells.push(|to| to.push_str(cell));
-        }
-        table.row(&cells, "")?;
+    draw(out, headings, &moment.cells)
+}
+
+/// When a moment was, and how many sockets it does not show.
+pub(super) fn then(moment: &Moment) -> String {
+    match moment.total - moment.cells.len() {
+        0 => moment.when.clone(),
+        more => format!("{} (and {})", moment.when, plural(more as u64, "more socket")),
     }
-    table.finish()?;
-    for line in String::from_utf8_lossy(&drawn).lines() {
-        writeln!(out, "  {line}")?;
-    }
-    Ok(())
 }
 
 /// The points of a chart as a table: one row for each x.
 fn chart(out: &mut impl Write, chart: &Chart) -> io::Result<()> {
     writeln!(out, "{:<INDENT$}{}", "chart", chart.title)?;
     let (headings, rows) = points(chart);
-    draw(out, headings, &rows)
+    draw(out, of_numbers(headings), &rows)
 }
 
-/// A table of numbers.
+fn of_numbers(headings: Vec<String>) -> Vec<Heading> {
+    headings.into_iter().map(|title| Heading { title, align: Align::Right }).collect()
+}
+
+/// A table, set in.
 fn draw(
     out: &mut impl Write,
-    headings: Vec<String>,
+    headings: Vec<Heading>,
     rows: &[Vec<String>],
 ) -> io::Result<()> {
     let mut drawn = Vec::new();
-    let headings = headings
-        .into_iter()
-        .map(|title| Heading { title, align: Align::Right })
-        .collect();
     let mut table = StreamTable::new(&mut drawn, headings, true);
     for row in rows {
         let mut cells = Cells::default();
