@@ -109,7 +109,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME|PID")]
     target_netns: Option<String>,
 
-    /// How to close: fin or rst [default: rst on this host, fin elsewhere]
+    /// How to close: fin or rst [default: rst on this host, fin elsewhere]. A listener
+    /// that sends SYN cookies may take the last ACK after a FIN for a new connection
     #[arg(long, value_enum)]
     close: Option<CloseName>,
 

@@ -57,6 +57,11 @@ pub(super) fn queue(t: &Tally) -> String {
     there(t, &format!("{ss} (a full queue has Recv-Q above Send-Q)"))
 }
 
+/// Whether the kernel resets what a full accept queue does not take.
+pub(super) fn aborts(t: &Tally) -> String {
+    there(t, "sysctl net.ipv4.tcp_abort_on_overflow; nstat -az TcpExtListenOverflows")
+}
+
 /// Whether the server has descriptors left.
 pub(super) fn descriptors(t: &Tally) -> String {
     let ss = ss(t, "tlnp");

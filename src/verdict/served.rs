@@ -1,6 +1,7 @@
 //! What a server answers, and how fast.
 
 use super::make::Draft;
+use super::tally::HABIT;
 use super::{Code, Evidence, Stop, Tally, decide};
 use crate::render::{count, micros, plural, rate};
 
@@ -72,6 +73,16 @@ pub(super) fn forgotten(t: &Tally, _: &Evidence) -> Option<Draft> {
     )
 }
 
+/// Where more were ended than are not answered, that may be the limit.
+fn turned_away(draft: Draft, t: &Tally, missing: u64) -> Draft {
+    if t.ended() < HABIT || t.ended() <= missing {
+        return draft;
+    }
+    draft
+        .fact("ended by the server", count(t.ended()), "FIN or RST")
+        .or(Code::ServerClosesNew, "its limit on connections: its settings, its log")
+}
+
 /// Connections are there, and are not answered.
 pub(super) fn unserved(t: &Tally, e: &Evidence) -> Option<Draft> {
     let asks = t.asks.as_ref()?;
@@ -82,8 +93,15 @@ pub(super) fn unserved(t: &Tally, e: &Evidence) -> Option<Draft> {
     if missing == 0 || missing * 100 < t.open || missing <= queued * 2 || !limited {
         return None;
     }
+    let late = t.unserved.get("late_reply").copied().unwrap_or(0);
+    let mostly_late = late * 2 > missing;
     let open = plural(t.open, "connection");
     let summary = match t.served {
+        served if mostly_late => format!(
+            "The server answers {} of {open} in time ({asks}), and {} too late.",
+            count(served),
+            count(late)
+        ),
         0 => format!("The server takes connections and answers none of {open} ({asks})."),
         served => format!(
             "The server answers {} of {open} ({asks}), and no further ones.",
@@ -103,7 +121,11 @@ pub(super) fn unserved(t: &Tally, e: &Evidence) -> Option<Draft> {
             count(t.served),
             "this probe",
         );
-        if e.sees_server {
+        if mostly_late {
+            draft
+                .or(Code::ServerSlowAccept, decide::queue(t))
+                .or(Code::ServerLatency, "whether fewer are answered in time: --max")
+        } else if e.sees_server {
             draft.or(Code::ServerStopped, decide::state(t))
         } else {
             draft
@@ -112,13 +134,13 @@ pub(super) fn unserved(t: &Tally, e: &Evidence) -> Option<Draft> {
                 .or(Code::ServerStopped, decide::state(t))
         }
     };
-    let late = t.unserved.get("late_reply").is_some_and(|n| n * 2 > missing);
-    let remedy = if late {
+    let remedy = if mostly_late {
         "it answers, but late: --reply-timeout 1m"
     } else {
         "see what its workers do: their number, their log, strace -f -p PID"
     };
-    let draft = reasons(draft, t).queue_facts(t, e).advice(remedy);
+    let draft =
+        turned_away(reasons(draft, t), t, missing).queue_facts(t, e).advice(remedy);
     Some(if accepted { draft } else { draft.remedies(decide::by_evidence(t, e)) })
 }
 
@@ -152,6 +174,20 @@ mod tests {
         let outside = Tally { server: None, ..t };
         let verdict = is(&outside, &Evidence::default(), Code::ServerUnserved, Likely);
         assert_eq!(verdict.alternatives[0].code, "server.accept_queue");
+    }
+
+    /// A slow server, seen from outside, that also turns many away.
+    #[test]
+    fn what_is_answered_late_is_not_called_unanswered() {
+        let unserved = [("late_reply".to_owned(), 400)].into();
+        let ended = 500;
+        let t = Tally { unserved, closed_silent: ended, ..asked(300, Stop::Plateau) };
+        let t = Tally { server: None, closed_old: ended, ..t };
+        let verdict = is(&t, &Evidence::default(), Code::ServerUnserved, Likely);
+        assert!(verdict.summary.contains("400 too late"), "{}", verdict.summary);
+        let others: Vec<_> = verdict.alternatives.iter().map(|a| &a.code[..]).collect();
+        let all = ["server.slow_accept", "server.latency", "server.closes_new"];
+        assert_eq!(others, all);
     }
 
     #[test]

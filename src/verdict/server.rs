@@ -305,9 +305,11 @@ pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
     // Those that came later and did not stay were turned away, however long they waited.
     let waited = if t.closings.spares_the_first() { 0 } else { t.closed_old };
     let young = t.ended().saturating_sub(waited);
-    // A few that end for reasons of their own are not a limit.
+    // A few that end for reasons of their own are not a limit, nor where more than these
+    // are unknown to the server.
     if young == 0
         || young * 100 < t.established
+        || young < t.half_open + t.phantoms
         || e.listener.as_ref().is_some_and(ListenerSeen::is_full)
     {
         return None;
@@ -352,6 +354,9 @@ pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
     if !accepted {
         let decides = "a proxy or balancer between that does it: its log";
         draft = draft.or(Code::PathLimitsNew, decides);
+        if code == Code::ServerResetsNew {
+            draft = draft.or(Code::ServerAcceptQueue, decide::aborts(t));
+        }
         if matches!(code, Code::ServerClosesNew | Code::ServerResetsNew) && !answered {
             draft = draft.or(Code::ServerTasks, decide::tasks(t));
         }

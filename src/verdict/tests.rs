@@ -257,6 +257,19 @@ fn turned_away_by_the_most_frequent_way() {
     }
 }
 
+/// tcp_abort_on_overflow resets what does not fit, and a cookie's connection is a phantom
+/// first: from outside, the one may be the other.
+#[test]
+fn a_few_resets_among_many_phantoms_are_no_limit_of_the_server() {
+    let t = Tally { server: None, closed_reset: 20, ..tally(Stop::Plateau) };
+    let t = Tally { level: Level::Confirmed, ..t };
+    let outside = Evidence::default();
+    let verdict = is(&t, &outside, Code::ServerResetsNew, Likely);
+    assert!(verdict.alternatives.iter().any(|a| a.code == "server.accept_queue"));
+    let t = Tally { phantoms: 251, established: 900, unanswered: 0, ..t };
+    is(&t, &outside, Code::ServerAcceptQueue, Confidence::Possible);
+}
+
 #[test]
 fn a_full_queue_from_which_accepts_go_on_is_a_slow_server() {
     let t = Tally { growth_per_s: 90.0, ..tally(Stop::TimeLimit) };

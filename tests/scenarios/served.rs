@@ -238,6 +238,26 @@ fn a_late_reply_is_told_from_none() {
     assert!(outcome.number("/result/reply_latency_us/p50") > 200_000, "{outcome}");
 }
 
+/// A RST that is met while the request is sent is no FIN: send(2) takes its error.
+#[test]
+fn what_is_reset_before_it_is_asked_was_reset() {
+    let server = Server::apart(&[
+        "--max-connections",
+        "20",
+        "--beyond",
+        "reset",
+        "--speak",
+        "echo",
+    ]);
+    let ask =
+        ["--evidence", "none", "--threads", "1", "--patience", "2s", "--max", "2000"];
+    let outcome = server.probe().with(&PING[..4]).with(&ask).run();
+    outcome.is("server.resets_new", "likely");
+    assert!(outcome.number("/result/errors/reset") > 500, "{outcome}");
+    assert_eq!(outcome.run["result"]["errors"].get("closed"), None, "{outcome}");
+    assert!(outcome.alternatives().contains(&"server.closes_new"), "{outcome}");
+}
+
 /// A probe that holds and asks again, of a server that is stopped while it holds.
 fn stopped_while_held(evidence: &str) -> Outcome {
     let server = Server::apart(&["--speak", "echo"]);

@@ -68,7 +68,7 @@ impl Dialer {
                 flags.remove(EventFlags::OUT);
             }
         } else if flags.contains(EventFlags::OUT) {
-            self.send_on(place);
+            self.send_on(place, now);
         }
         let news = EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
         if flags.intersects(news) {
@@ -135,7 +135,7 @@ impl Dialer {
 
     /// Reads what came on an established connection until there is no more; of one that
     /// is known to have been reset, what came before that.
-    fn read(&mut self, place: u32, now: u64, was_reset: bool) {
+    pub(super) fn read(&mut self, place: u32, now: u64, was_reset: bool) {
         let mut buffer = [0_u8; 4096];
         for _ in 0..16 {
             let Some(conn) = self.conns.get(place) else { return };

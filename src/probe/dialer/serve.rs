@@ -68,17 +68,17 @@ impl Dialer {
         conn.asked = now_us as u32;
         self.serving.asked.push_back((place, now_us as u32));
         self.turn(place, as_what);
-        self.send_from(place, 0);
+        self.send_from(place, 0, now_us);
     }
 
     /// Goes on with a request that the kernel did not take whole.
-    pub(super) fn send_on(&mut self, place: u32) {
+    pub(super) fn send_on(&mut self, place: u32, now_us: u64) {
         if let Some(sent) = self.serving.sent.remove(&place) {
-            self.send_from(place, sent);
+            self.send_from(place, sent, now_us);
         }
     }
 
-    fn send_from(&mut self, place: u32, mut sent: usize) {
+    fn send_from(&mut self, place: u32, mut sent: usize, now_us: u64) {
         let Some(service) = &self.shared.service else { return };
         let Some(fd) = self.conns.get(place).and_then(|conn| conn.fd()) else { return };
         while sent < service.send.len() {
@@ -89,6 +89,8 @@ impl Dialer {
                     self.serving.sent.insert(place, sent);
                     return;
                 }
+                // The error is told once: what is read after it looks like a FIN's end.
+                Err(Errno::CONNRESET) => return self.read(place, now_us, true),
                 // It was closed; the event that says so is under way.
                 Err(_) => return,
             }

@@ -131,12 +131,32 @@ pub(super) fn meanwhile<T>(netns: &Netns, port: u16, f: impl FnOnce() -> T) -> (
     })
 }
 
+/// Connections that the server has and nobody else. Under SYN cookies a listener takes an
+/// ACK of TIME_WAIT's for the end of a handshake where nothing was sent before the FINs:
+/// both sequence numbers are one further, and their difference is all that a cookie
+/// holds (`check_tcp_syn_cookie`, net/ipv4/syncookies.c).
+pub(super) fn ghosts(netns: &Netns, port: u16) -> usize {
+    let (server, client) = netns.inside(|| rows(port));
+    server.iter().filter(|row| is_ghost(row, &client)).count()
+}
+
+fn is_ghost(row: &Row, client: &[Row]) -> bool {
+    let is_dialed = |c: &Row| c.is_open() && c.local_port == row.remote_port;
+    row.state == ESTABLISHED && !client.iter().any(is_dialed)
+}
+
 /// What is left, in words; None where nothing is. What was closed by a FIN leaves the
 /// states that end a connection (TIME_WAIT and before), and a client's dead connection may
-/// stand in an accept queue that nobody empties.
-pub(super) fn left(netns: &Netns, port: u16, by_fin: bool) -> Option<String> {
+/// stand in an accept queue that nobody empties. Ghosts may stay where it is haunted.
+pub(super) fn left(
+    netns: &Netns,
+    port: u16,
+    by_fin: bool,
+    haunted: bool,
+) -> Option<String> {
     let (server, client) = netns.inside(|| rows(port));
-    let at_server = server.iter().find(|row| row.is_open() && row.inode != 0);
+    let may_stay = |row: &Row| row.inode == 0 || haunted && is_ghost(row, &client);
+    let at_server = server.iter().find(|row| row.is_open() && !may_stay(row));
     let at_client = client.iter().find(|row| row.is_open() || !by_fin);
     let found = at_server.or(at_client)?;
     Some(format!("{found:?}"))
