@@ -3,7 +3,7 @@
 use super::make::Draft;
 use super::{Code, Evidence, Stop, Tally, decide};
 use crate::host::ceilings::{
-    CONNTRACK, FILE_MAX, MEMORY, NOFILE_HARD, NOFILE_SOFT, PORT_RANGE, PORTS_BOUND,
+    FILE_MAX, MEMORY, NOFILE_HARD, NOFILE_SOFT, PORT_RANGE, PORTS_BOUND,
 };
 use crate::host::remedy;
 use crate::kernel::errno;
@@ -138,28 +138,6 @@ pub(super) fn ports(t: &Tally, _: &Evidence) -> Option<Draft> {
             }
         };
         draft.advice(remedy).raises(None, &[PORT_RANGE, PORTS_BOUND])
-    })
-}
-
-/// The client's own namespace tracks as many connections as it may.
-pub(super) fn conntrack(t: &Tally, e: &Evidence) -> Option<Draft> {
-    let full = |(tracked, max): &(u64, u64)| *max > 0 && tracked >= max;
-    let (tracked, max) = e.client_conntrack.filter(full)?;
-    (t.unanswered > 0 || !t.errors.is_empty()).then(|| {
-        let summary = "This host's table of tracked connections is full; packets of new \
-                       ones are dropped before they leave.";
-        Draft::likely(Code::ClientConntrack, summary.into())
-            .fact(
-                "tracked connections",
-                format!("{} of {}", count(tracked), count(max)),
-                "/proc/sys/net/netfilter/nf_conntrack_count, …_max",
-            )
-            .or(Code::PathLimitsNew, "a rule that counts: sudo nft list ruleset")
-            .remedy(decide::as_root(
-                t,
-                &format!("sysctl -w net.netfilter.nf_conntrack_max={}", max * 4),
-            ))
-            .raises(Some(max * 4), &[CONNTRACK])
     })
 }
 

@@ -72,6 +72,10 @@ codes! {
     ServerStopped = "server.stopped",
     /// No further thread or process may be started for a connection.
     ServerTasks = "server.tasks",
+    /// The kernel killed the server, or a part of it, for the memory of its cgroup.
+    ServerMemory = "server.memory",
+    /// The table of tracked connections on the server's side is full.
+    ServerConntrack = "server.conntrack",
     /// The server accepts a new connection and closes it.
     ServerClosesNew = "server.closes_new",
     /// The server accepts a new connection, says why not, and closes it.

@@ -92,11 +92,17 @@ pub(super) fn rules(t: &Tally) -> String {
     there(t, &format!("nft list ruleset; iptables-save; an empty queue in {ss}"))
 }
 
-/// Whether a table of tracked connections is full.
-pub(super) fn tracked() -> String {
-    "there, and on each host between: sysctl net.netfilter.nf_conntrack_count \
-     net.netfilter.nf_conntrack_max"
-        .into()
+const TRACKED: &str =
+    "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max";
+
+/// Whether the server's table of tracked connections is full.
+pub(super) fn tracked_there(t: &Tally) -> String {
+    there(t, TRACKED)
+}
+
+/// Whether that of a host between is full.
+pub(super) fn tracked_between() -> String {
+    format!("on each host between: {TRACKED}")
 }
 
 /// What would have decided, where nothing told of the server's host.

@@ -11,6 +11,11 @@ fn gone(owner: &OwnerSeen) -> bool {
     !owner.alive_after
 }
 
+/// Why a process of the server is gone, as far as that can be seen.
+pub(super) fn code(e: &Evidence) -> Code {
+    if e.memory_kill.is_some() { Code::ServerMemory } else { Code::ServerDied }
+}
+
 /// The listener or its process went away while it was probed.
 pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
     if e.sees_server {
@@ -28,7 +33,7 @@ pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
             ),
             None => format!("{} stopped listening while it was probed.", t.target),
         };
-        let mut draft = Draft::certain(Code::ServerDied, summary).seen(
+        let mut draft = Draft::certain(code(e), summary).seen(
             e,
             "LISTEN socket",
             "gone",
@@ -62,6 +67,7 @@ pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
             .fact("lost", count(lost), "FIN or RST from the server")
             .fact("dials refused since", count(refused), "ECONNREFUSED")
             .or(Code::ServerNotListening, "on the server's host: is its process there?")
+            .or(Code::ServerMemory, "on the server's host: dmesg names an OOM kill")
             .advice("see why it ended: journalctl, dmesg on the server's host")
     })
 }
@@ -108,7 +114,7 @@ mod tests {
         };
         let source = "/sys/fs/cgroup/a/memory.events".to_owned();
         e.memory_kill = Some(MemoryKill { kills: 1, source, limit: Some(limit) });
-        let verdict = is(&t, &e, Code::ServerDied, Certain);
+        let verdict = is(&t, &e, Code::ServerMemory, Certain);
         let raise =
             "echo 67108864 | sudo tee /sys/fs/cgroup/a/memory.max  # then start it anew";
         assert_eq!(verdict.remedy, [raise, "# for good: MemoryMax=67108864 in its unit"]);

@@ -91,13 +91,15 @@ fn at_once(t: &Tally, e: &Evidence) -> Draft {
             "{lost} ended within {span}, whatever their age: a process of the server \
              ended, or it closed them all. It still listens."
         );
-        Draft::likely(Code::ServerDied, summary).or(Code::ServerEvicts, decides)
+        Draft::likely(Code::ServerDied, summary)
+            .or(Code::ServerEvicts, decides)
+            .or(Code::ServerMemory, "on the server's host: dmesg names an OOM kill")
     } else {
         let summary = format!(
             "A process of the server ended, and {lost} with it within {span}. The server \
              still listens."
         );
-        dead.iter().fold(Draft::certain(Code::ServerDied, summary), |draft, process| {
+        dead.iter().fold(Draft::certain(died::code(e), summary), |draft, process| {
             let ProcessView { pid, comm, .. } = process;
             let source = format!("/proc/{pid}");
             draft.seen(e, format!("{}[{pid}]", escaped(comm)), "gone", source)

@@ -3,6 +3,7 @@
 
 mod client;
 pub mod code;
+mod conntrack;
 mod decide;
 mod died;
 mod drops;
@@ -62,8 +63,8 @@ const RULES: &[Rule] = &[
     time_limit,
     server::phantoms,
     server::accept_queue,
-    client::conntrack,
-    path::conntrack,
+    conntrack::client,
+    conntrack::server,
     path::filtered,
     path::limits_new,
 ];

@@ -2,7 +2,6 @@
 
 use super::make::Draft;
 use super::{Code, Evidence, ListenerSeen, Stop, Tally, decide};
-use crate::host::ceilings::CONNTRACK;
 use crate::host::remedy;
 use crate::kernel::errno::name as errno_name;
 use crate::render::{count, plural, rate, shell_word};
@@ -155,47 +154,6 @@ pub(super) fn unreachable(t: &Tally, _: &Evidence) -> Option<Draft> {
     })
 }
 
-pub(super) fn conntrack(t: &Tally, e: &Evidence) -> Option<Draft> {
-    let full = |(tracked, max): &(u64, u64)| *max > 0 && tracked >= max;
-    let here = e.conntrack.filter(full);
-    let there = e.remote.as_ref().and_then(|host| host.conntrack).filter(full);
-    let (tracked, max) = here.or(there)?;
-    let source = "/proc/sys/net/netfilter/nf_conntrack_count, …_max";
-    let source = if here.is_some() { source.to_owned() } else { e.there(source) };
-    let summary = "The table of tracked connections is full; new ones are dropped.";
-    Some(
-        Draft::likely(Code::PathConntrack, summary.into())
-            .fact(
-                "tracked connections",
-                format!("{} of {}", count(tracked), count(max)),
-                source,
-            )
-            .or(Code::PathLimitsNew, "a rule that counts: sudo nft list ruleset")
-            .remedy(decide::as_root_there(
-                t,
-                e,
-                &format!("sysctl -w net.netfilter.nf_conntrack_max={}", max * 4),
-            ))
-            .remedies(
-                decide::port(t).map(|port| decide::as_root_there(t, e, &untracked(port))),
-            )
-            .raises(Some(max * 4), &[CONNTRACK]),
-    )
-}
-
-/// Rules that leave the connections of a port out of the table (nft(8), notrack).
-fn untracked(port: &str) -> String {
-    let chain = |name: &str, hook: &str, field: &str| {
-        format!(
-            "add chain inet untracked {name} {{ type filter hook {hook} priority raw; }}; \
-             add rule inet untracked {name} tcp {field} {port} notrack"
-        )
-    };
-    let (comes, goes) =
-        (chain("comes", "prerouting", "dport"), chain("goes", "output", "sport"));
-    format!("nft 'add table inet untracked; {comes}; {goes}'")
-}
-
 /// Not one dial was answered.
 pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
     if t.established > 0 || !t.errors.is_empty() || t.dialed == 0 {
@@ -221,7 +179,7 @@ pub(super) fn filtered(t: &Tally, e: &Evidence) -> Option<Draft> {
                 "the host is down, or packets are lost: ping, tracepath",
             )
             .or(Code::ServerAcceptQueue, decide::queue(t))
-            .or(Code::PathConntrack, decide::tracked())
+            .or(Code::PathConntrack, decide::tracked_between())
             .remedy(rule)
             .remedies(decide::by_evidence(t, e)),
     )
@@ -253,7 +211,7 @@ pub(super) fn rate_limited(t: &Tally, e: &Evidence) -> Option<Draft> {
         ),
         false => Draft::possible(Code::PathRateLimited, summary)
             .or(Code::ServerSlowAccept, decide::queue(t))
-            .or(Code::PathConntrack, decide::tracked()),
+            .or(Code::PathConntrack, decide::tracked_between()),
     };
     Some(
         draft

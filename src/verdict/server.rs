@@ -509,7 +509,8 @@ pub(super) fn unknown(t: &Tally, e: &Evidence) -> Draft {
         .or(Code::ServerUnserved, decide::deferring(t))
         .or(Code::ServerStopped, decide::state(t))
         .or(Code::PathLimitsNew, decide::rules(t))
-        .or(Code::PathConntrack, decide::tracked())
+        .or(Code::ServerConntrack, decide::tracked_there(t))
+        .or(Code::PathConntrack, decide::tracked_between())
         .remedy(decide::look_at_queue(t))
         .remedies(decide::by_evidence(t, e))
 }

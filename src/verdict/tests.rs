@@ -370,13 +370,13 @@ fn a_schedule_that_was_not_kept_is_the_clients_limit() {
 }
 
 #[test]
-fn a_full_table_of_the_clients_own_is_not_the_paths() {
+fn a_full_table_of_the_clients_own_is_not_the_servers() {
     let queue = ListenerSeen { queue_len: 0, drops: 0, ..evidence().listener.unwrap() };
     let e = Evidence { listener: Some(queue), ..evidence() };
     let e = Evidence { client_conntrack: Some((262_144, 262_144)), ..e };
     is(&tally(Stop::Plateau), &e, Code::ClientConntrack, Likely);
     let e = Evidence { client_conntrack: None, conntrack: Some((9, 9)), ..e };
-    is(&tally(Stop::Plateau), &e, Code::PathConntrack, Likely);
+    is(&tally(Stop::Plateau), &e, Code::ServerConntrack, Likely);
 }
 
 #[test]

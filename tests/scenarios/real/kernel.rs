@@ -139,7 +139,7 @@ pub(super) const TRACKED: Scenario = Scenario {
     command: SERVE,
     arrange: fill_the_table,
     neighbour: true,
-    here: expect("path.conntrack", "likely", 50..=50),
+    here: expect("server.conntrack", "likely", 50..=50),
     outside: expect("server.accept_queue", "possible", 50..=50),
     remedy: Remedy::Pasted("notrack"),
     after: 300..=300,

@@ -122,7 +122,7 @@ dir {dir}
     arrange: |scene| scene.bound(scene.limit.parse().unwrap()),
     limit: "4194304",
     probe: &["--max", "5000"],
-    here: expect("server.died", "certain", 0..=0),
+    here: expect("server.memory", "certain", 0..=0),
     outside: expect("server.died", "likely", 0..=0),
     remedy: set("536870912", "echo 16777216 > "),
     after: 5000..=5000,
