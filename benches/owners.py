@@ -40,7 +40,7 @@ def run(part, case, command, count):
                           check=False)
     if done.returncode:
         sys.exit(f"owners: a run failed: {case}: {done.stderr.strip()}")
-    wall, cpu, rss, size = done.stdout.split()
+    wall, cpu, rss, size, _ = done.stdout.split()
     return {"part": part, "case": case, "count": count, "wall": float(wall),
             "cpu": float(cpu), "rss": int(rss), "bytes": int(size)}
 
