@@ -1,9 +1,10 @@
 //! ss(8)'s letters give ss's selection, in ss's order of columns.
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 
 use crate::fixtures::netns::Netns;
-use crate::fixtures::table::{Holder, printed};
+use crate::fixtures::table::{Holder, printed, sockets};
 
 /// Sockets of every kind that ss lists: what has a state or a queue that could differ.
 const SCRIPT: &str = "
@@ -193,4 +194,31 @@ fn details_are_those_that_ss_shows() {
     let timers = printed(&netns, &["-tano", "-H"]);
     let line = timers.lines().find(|line| line.starts_with("TIME-WAIT")).unwrap();
     assert!(line.contains(" timer:(timewait,"), "{timers}");
+}
+
+/// Long enough to be read ahead of its printing (src/kernel/netlink/ahead.rs).
+const MANY: &str = "
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (9000, 9000))
+s = socket.socket(); s.bind(('127.0.0.1', 7000)); s.listen(64); kept = []
+for _ in range(4000):
+    kept += [socket.create_connection(('127.0.0.1', 7000)), s.accept()[0]]
+say()";
+
+#[test]
+fn a_long_table_is_whole_and_its_reader_may_go() {
+    let Some(netns) = Netns::new() else { return };
+    let _holder = Holder::start(&netns, MANY);
+    let text = printed(&netns, &["-tanH"]);
+    let rows: BTreeSet<&str> = text.lines().collect();
+    assert_eq!((text.lines().count(), rows.len()), (8001, 8001));
+    assert_eq!(normal(&text), normal(&netns.run("ss", &["-tanH"])));
+    let counted = printed(&netns, &["-ta", "--count"]);
+    assert!(counted.contains("8,001") || counted.contains("8001"), "{counted}");
+    // Who reads the first lines and ends is no error, and not waited for.
+    let mut all = sockets(Some(&netns), &["-tan"]);
+    let mut all = all.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(all.stdout.take());
+    let done = all.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "");
 }
