@@ -17,7 +17,7 @@ pub(super) struct Lines<'b, R> {
 
 impl<'b, R: Read> Lines<'b, R> {
     /// Lines of `from`. After a read of fewer bytes than `full_read` it is not read
-    /// again: see [`super::FULL_READ`].
+    /// again: a page that is not full has no more behind it ([`super::folder`]).
     pub(super) fn new(from: R, buffer: &'b mut [u8], full_read: usize) -> Self {
         Self {
             from,
