@@ -207,14 +207,12 @@ def collect(repeat):
         sys.exit("compare: benches/hold.c does not compile")
     tools = ("floor", "sockscope", *LOADERS)
     runs = []
-    for case, times in (("18k", repeat), ("100k", min(repeat, 2)), ("ports", 1)):
+    for case, times in (("18k", repeat), ("100k", repeat), ("ports", repeat)):
         slow = {}
         for turn in range(times):
             at = turn * 3 % len(tools)
             for tool in tools[at:] + tools[:at]:
                 if slow.get(tool, 0) >= SLOW_RUNS:
-                    continue
-                if case != "18k" and tool not in ("floor", "sockscope") and turn:
                     continue
                 one = measure(case, tool)
                 count = CASES[case][0]
