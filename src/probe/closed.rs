@@ -15,8 +15,13 @@ pub(super) fn summary(settled: &[Report], after: &[Report], ramp_s: f64) -> Clos
     let at = |q| all.as_ref().map_or(0, |all| all.value_at_quantile(q));
     let (held_after, ended_after) = if ramp_s < ORDERED_S {
         let ended = settled.iter().flat_map(|r| r.closings.ended_since_us.weighed());
-        let held = settled.iter().flat_map(|r| &r.held_since_us);
-        order(held.copied().collect(), ended.collect())
+        // What still waited to be turned away when dialing ended was not held.
+        let since = |of: &[Report]| -> Vec<u32> {
+            of.iter().flat_map(|r| &r.held_since_us).copied().collect()
+        };
+        let left = since(after);
+        let held = if left.is_empty() { since(settled) } else { left };
+        order(held, ended.collect())
     } else {
         (0.0, 1.0)
     };

@@ -62,8 +62,13 @@ impl Dialer {
         let deferred = (self.deferred(self.told_ms), self.deferred(self.now_ms()));
         let left: Sample<u32> = self.conns.iter().map(|(_, conn)| conn.since).collect();
         let left_since_ms = left.kept().to_vec();
+        // What is asked again has another moment since.
+        let pings = self.shared.service.as_ref().is_some_and(|s| s.ping.is_some());
+        let held = self.conns.iter().filter(|_| !pings).map(|(_, conn)| conn.asked);
+        let held_since_us = held.collect::<Sample<u32>>().kept().to_vec();
         let _ = report.send(Report {
             closings,
+            held_since_us,
             deferred,
             left_since_ms,
             ..Report::default()
