@@ -74,6 +74,11 @@ pub(super) fn state(t: &Tally) -> String {
     there(t, &format!("grep State /proc/PID/status; T is stopped (PID: {ss})"))
 }
 
+/// Whether the kernel killed it for memory.
+pub(super) fn killed(t: &Tally) -> String {
+    there(t, "dmesg names an OOM kill")
+}
+
 /// Whether the server may start no more threads or processes.
 pub(super) fn tasks(t: &Tally) -> String {
     let ss = ss(t, "tlnp");

@@ -67,7 +67,7 @@ pub(super) fn died(t: &Tally, e: &Evidence) -> Option<Draft> {
             .fact("lost", count(lost), "FIN or RST from the server")
             .fact("dials refused since", count(refused), "ECONNREFUSED")
             .or(Code::ServerNotListening, "on the server's host: is its process there?")
-            .or(Code::ServerMemory, "on the server's host: dmesg names an OOM kill")
+            .or(Code::ServerMemory, decide::killed(t))
             .advice("see why it ended: journalctl, dmesg on the server's host")
     })
 }

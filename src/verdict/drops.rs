@@ -2,7 +2,7 @@
 
 use super::make::Draft;
 use super::tally::HABIT;
-use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally, died};
+use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally, decide, died};
 use crate::host::process::ProcessView;
 use crate::render::{count, escaped, plural, seconds};
 
@@ -93,7 +93,7 @@ fn at_once(t: &Tally, e: &Evidence) -> Draft {
         );
         Draft::likely(Code::ServerDied, summary)
             .or(Code::ServerEvicts, decides)
-            .or(Code::ServerMemory, "on the server's host: dmesg names an OOM kill")
+            .or(Code::ServerMemory, decide::killed(t))
     } else {
         let summary = format!(
             "A process of the server ended, and {lost} with it within {span}. The server \

@@ -79,7 +79,7 @@ impl Socket {
         // receive so far, and at first 3.7 kB. A row that does not fit in an empty
         // datagram (a deep listener with UNIX_DIAG_ICONS) ends the dump without a word.
         let sequence = socket.next_sequence();
-        socket.send(frame::NOOP, frame::REQUEST | frame::ACK, sequence, &[])?;
+        send(&socket.fd, frame::NOOP, frame::REQUEST | frame::ACK, sequence, &[])?;
         socket.receive(sequence, Answer::One, |_| ControlFlow::Continue(()))?;
         Ok(socket)
     }
@@ -145,7 +145,7 @@ impl Socket {
     ) -> io::Result<DumpEnd> {
         self.settle()?;
         let sequence = self.next_sequence();
-        self.send(kind, frame::REQUEST | flags, sequence, payload)?;
+        send(&self.fd, kind, frame::REQUEST | flags, sequence, payload)?;
         self.receive(sequence, answer, each)
     }
 
@@ -154,14 +154,10 @@ impl Socket {
     /// datagram of a running dump, so that an empty queue is its end.
     fn settle(&mut self) -> io::Result<()> {
         let Some(sequence) = self.unfinished else { return Ok(()) };
-        loop {
-            match rustix::net::recv(&self.fd, &mut *self.buffer, RecvFlags::DONTWAIT) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::NOBUFS) => self.resume(sequence)?,
-                Err(Errno::AGAIN) => break,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
+        let (mut resumes, now) = (u32::MAX, RecvFlags::DONTWAIT);
+        while next_datagram(&self.fd, now, sequence, &mut resumes, &mut self.buffer)?
+            .is_some()
+        {}
         self.unfinished = None;
         Ok(())
     }
@@ -176,26 +172,22 @@ impl Socket {
         let mut end = DumpEnd::default();
         let mut take =
             |datagram: &[u8]| take_all(datagram, sequence, answer, &mut end, &mut each);
-        let (mut resumes, mut datagrams) = (0, 0);
+        let mut resumes = if answer == Answer::Dump { RESUMES } else { 0 };
+        let mut datagrams = 0;
         let step = loop {
             datagrams += 1;
             let is_long = answer == Answer::Dump && datagrams == LONG;
             let step = if is_long && has_two_processors() {
-                let read =
-                    |buffer: &mut [u8]| self.next_queued(sequence, &mut resumes, buffer);
-                read_ahead(read, &mut take)?
+                let (fd, flags) = (&self.fd, RecvFlags::TRUNC | RecvFlags::DONTWAIT);
+                read_ahead(
+                    |buffer| next_datagram(fd, flags, sequence, &mut resumes, buffer),
+                    &mut take,
+                )?
             } else {
-                match rustix::net::recv(&self.fd, &mut *self.buffer, RecvFlags::TRUNC) {
-                    Ok((_, len)) => take(self.buffer.get(..len).ok_or_else(malformed)?)?,
-                    Err(Errno::INTR) => continue,
-                    Err(Errno::NOBUFS) if answer == Answer::Dump && resumes < RESUMES => {
-                        resumes += 1;
-                        self.resume(sequence)?;
-                        continue;
-                    }
-                    Err(Errno::AGAIN) => return Err(no_answer()),
-                    Err(errno) => return Err(errno.into()),
-                }
+                let (flags, buffer) = (RecvFlags::TRUNC, &mut self.buffer);
+                let len = next_datagram(&self.fd, flags, sequence, &mut resumes, buffer)?
+                    .ok_or_else(no_answer)?;
+                take(self.buffer.get(..len).ok_or_else(malformed)?)?
             };
             if !matches!(step, Step::On) {
                 break step;
@@ -208,57 +200,58 @@ impl Socket {
         Ok(end)
     }
 
-    /// Reads the next datagram of a running dump; None at its end, since each receive
-    /// makes the kernel queue the next one.
-    fn next_queued(
-        &self,
-        sequence: u32,
-        resumes: &mut u32,
-        buffer: &mut [u8],
-    ) -> io::Result<Option<usize>> {
-        let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
-        loop {
-            match rustix::net::recv(&self.fd, &mut *buffer, flags) {
-                Ok((_, len)) => return Ok(Some(len)),
-                Err(Errno::INTR) => {}
-                Err(Errno::NOBUFS) if *resumes < RESUMES => {
-                    *resumes += 1;
-                    self.resume(sequence)?;
-                }
-                Err(Errno::AGAIN) => return Ok(None),
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
-
-    /// Sets a dump going again that stopped because the kernel had no memory for its
-    /// next datagram (ENOBUFS). It lost no rows: it goes on when a datagram is read,
-    /// and the answer to this one is such.
-    fn resume(&self, sequence: u32) -> io::Result<()> {
-        std::thread::sleep(Duration::from_millis(1));
-        self.send(frame::NOOP, frame::REQUEST | frame::ACK, sequence, &[])
-    }
-
-    fn send(
-        &self,
-        kind: u16,
-        flags: u16,
-        sequence: u32,
-        payload: &[u8],
-    ) -> io::Result<()> {
-        let message = frame::message(kind, flags, sequence, payload);
-        loop {
-            match rustix::net::send(&self.fd, &message, SendFlags::empty()) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
-
     fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
+    }
+}
+
+/// Receives the next datagram; None where there is none, with DONTWAIT at once and else
+/// after [`PATIENCE`]. Of a running dump each receive makes the kernel queue the next one,
+/// so that an empty queue is its end. A dump that stopped is resumed so many times more.
+fn next_datagram(
+    fd: &OwnedFd,
+    flags: RecvFlags,
+    sequence: u32,
+    resumes: &mut u32,
+    buffer: &mut [u8],
+) -> io::Result<Option<usize>> {
+    loop {
+        match rustix::net::recv(fd, &mut *buffer, flags) {
+            Ok((_, len)) => return Ok(Some(len)),
+            Err(Errno::INTR) => {}
+            Err(Errno::NOBUFS) if *resumes > 0 => {
+                *resumes -= 1;
+                resume(fd, sequence)?;
+            }
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Sets a dump going again that stopped because the kernel had no memory for its
+/// next datagram (ENOBUFS). It lost no rows: it goes on when a datagram is read,
+/// and the answer to this one is such.
+fn resume(fd: &OwnedFd, sequence: u32) -> io::Result<()> {
+    std::thread::sleep(Duration::from_millis(1));
+    send(fd, frame::NOOP, frame::REQUEST | frame::ACK, sequence, &[])
+}
+
+fn send(
+    fd: &OwnedFd,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    payload: &[u8],
+) -> io::Result<()> {
+    let message = frame::message(kind, flags, sequence, payload);
+    loop {
+        match rustix::net::send(fd, &message, SendFlags::empty()) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 
