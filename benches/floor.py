@@ -16,7 +16,8 @@ import sys
 import time
 
 from shared import (
-    TICKS, compilers, goal, machine, pairs_established, read, spread, status_kib,
+    compilers, goal, machine, pairs_established, reached, read, spread, status_kib,
+    threads_cpu_s,
 )
 
 
@@ -31,27 +32,6 @@ def watch(count):
         time.sleep(0.02)
 
 
-def cpu_s(path, only=""):
-    """User and system time of all threads, or of those whose name begins so."""
-    ticks = 0
-    for line in read(path).splitlines():
-        name, fields = re.match(r"\d+ \((.*)\) (.*)", line).groups()
-        if name.startswith(only):
-            ticks += sum(map(int, fields.split()[11:13]))
-    return ticks / TICKS
-
-
-def reached(curve, count):
-    """When the curve of (seconds, connections) came to count, between its points."""
-    before = (0.0, 0)
-    for point in curve:
-        if point[1] >= count:
-            (t0, n0), (t1, n1) = before, point
-            return t1 if n1 == n0 else t0 + (t1 - t0) * (count - n0) / (n1 - n0)
-        before = point
-    raise ValueError("the curve ends too early")
-
-
 def tenths(curve, count):
     """Seconds for the first and for the last tenth of count."""
     first = reached(curve, count // 10)
@@ -63,8 +43,8 @@ def collect(case, tool, count, folder):
     run = {"case": case, "tool": tool, "count": count}
     run["server_kib"] = status_kib("server.status", "VmHWM")
     run["server_base_kib"] = status_kib("server.before.status", "VmHWM")
-    run["server_cpu_us"] = cpu_s("server.tasks") / count * 1e6
-    run["cpu_us"] = cpu_s("client.tasks") / count * 1e6
+    run["server_cpu_us"] = threads_cpu_s(read("server.tasks")) / count * 1e6
+    run["cpu_us"] = threads_cpu_s(read("client.tasks")) / count * 1e6
     said, curve = read("client.out"), []
     if tool == "sockscope":
         probe = json.loads(said)["result"]
@@ -74,7 +54,7 @@ def collect(case, tool, count, folder):
             sys.exit(f"not all was held: {held} {level}, {verdict}")
         run["rate"] = probe["rate_per_s"]
         run["client_kib"] = probe["memory"]["client_rss_bytes"] / 1024
-        run["dial_cpu_us"] = cpu_s("client.tasks", "dialer-") / count * 1e6
+        run["dial_cpu_us"] = threads_cpu_s(read("client.tasks"), "dialer-") / count * 1e6
         lines = read(glob.glob("runs/*/timeline.ndjson")[0]).splitlines()
         samples = [s for s in map(json.loads, lines) if s["phase"] in ("ramp", "stalled")]
         curve = [(s["t_s"], s["established"]) for s in samples]

@@ -23,6 +23,28 @@ def status_kib(path, key):
     return int(re.search(rf"^{key}:\s+(\d+)", read(path), re.M)[1])
 
 
+def threads_cpu_s(stats, only=""):
+    """User and system time of threads by their lines of /proc/PID/task/TID/stat, of all or
+    of those whose name begins so."""
+    ticks = 0
+    for line in stats.splitlines():
+        name, fields = re.match(r"\d+ \((.*)\) (.*)", line).groups()
+        if name.startswith(only):
+            ticks += sum(map(int, fields.split()[11:13]))
+    return ticks / TICKS
+
+
+def reached(curve, count):
+    """When the curve of (seconds, connections) came to count, between its points."""
+    before = (0.0, 0)
+    for point in curve:
+        if point[1] >= count:
+            (t0, n0), (t1, n1) = before, point
+            return t1 if n1 == n0 else t0 + (t1 - t0) * (count - n0) / (n1 - n0)
+        before = point
+    raise ValueError("the curve ends too early")
+
+
 def pairs_established():
     """Established connections of this namespace with both ends in it. What waits in an
     accept queue is one too; what is still being dialed is none."""
