@@ -103,6 +103,7 @@ fn order(mut held: Vec<u32>, mut ended: Vec<(u32, u32)>) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dialer::Closings as DialerClosings;
     use super::*;
 
     #[test]
@@ -119,6 +120,26 @@ mod tests {
         assert_eq!(span(Vec::new()), 0);
         assert_eq!(span((0..=100).rev().collect()), 80);
         assert_eq!(span([&[5; 30][..], &[9_000]].concat()), 0);
+    }
+
+    #[test]
+    fn what_waits_to_be_turned_away_when_dialing_ends_was_not_held() {
+        // A server holds the first 50 and turns the others away, one by one: when dialing
+        // ends, 200 still wait for it.
+        let mut closings = DialerClosings::default();
+        (50..250).for_each(|since_us| closings.note(0, (0, 0), Some(since_us)));
+        let told = |held_since_us: Vec<u32>| {
+            let closings = closings.clone();
+            [Report { closings, held_since_us, ..Report::default() }]
+        };
+        let settled = told((0..50).chain(250..450).collect());
+        let ordered = |after: &[Report]| {
+            let closings = summary(&settled, after, 1.0);
+            (closings.held_after, closings.ended_after)
+        };
+        assert_eq!(ordered(&told((0..50).collect())), (0.0, 1.0));
+        // Where the end of the hold does not tell, what was open when dialing ended does.
+        assert_eq!(ordered(&told(Vec::new())), (0.8, 0.0));
     }
 
     #[test]

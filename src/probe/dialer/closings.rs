@@ -98,7 +98,7 @@ impl Closings {
     /// Notes the end of a connection that had been silent for so long; `life_ms` is when
     /// it ended and when it had been established; `since_us` is given where dialing still
     /// goes on.
-    pub(super) fn note(
+    pub(in crate::probe) fn note(
         &mut self,
         silent_ms: u32,
         life_ms: (u32, u32),
