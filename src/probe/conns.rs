@@ -86,6 +86,16 @@ impl Conn {
         self.fd.as_ref()
     }
 
+    /// The µs since the start at which it was established; the ms of it, where it was
+    /// asked again since.
+    #[must_use]
+    pub fn established_us(&self) -> u64 {
+        let ms = u64::from(self.since) * 1000;
+        #[allow(clippy::cast_possible_truncation)] // `asked` is modulo 2^32
+        let beyond = self.asked.wrapping_sub(ms as u32);
+        if beyond < 1000 { ms + u64::from(beyond) } else { ms }
+    }
+
     /// Its source address and port.
     #[must_use]
     pub fn tuple(&self) -> Tuple {

@@ -487,7 +487,7 @@ impl<'a> Running<'a> {
         self.shared.enter(Phase::Recheck);
         self.driver().hear_pings();
         let reports = self.fleet.recheck();
-        findings.closings = closed::summary(&findings.reports, &reports, findings.ramp_s);
+        findings.closings = closed::summary(&findings.reports, &reports);
         let deferred = reports.iter().map(|report| report.deferred);
         findings.deferred = deferred.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
         findings.after = self.fleet.totals();

@@ -21,8 +21,11 @@ fn lost_holding(t: &Tally) -> bool {
         return false;
     }
     let turned_away = before.saturating_sub(t.closed_old);
-    // In a long accept queue they wait for it.
-    let queued = before >= HABIT && t.closings.spares_the_first();
+    // In a long accept queue they wait for it, and one that is slow to turn them away may
+    // have begun with it when dialing was over. A timeout ends all at the same age.
+    let of_an_age = t.closings.same_age() || t.closings.at_once();
+    let slowly = !of_an_age && t.lost_in_hold >= HABIT;
+    let queued = (before >= HABIT || slowly) && t.closings.spares_the_first();
     let stragglers =
         queued || turned_away >= HABIT && t.lost_in_hold * 10 < t.open.min(turned_away);
     t.lost_in_hold > 0
@@ -199,9 +202,9 @@ pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
     let full = e.listener.as_ref().is_some_and(ListenerSeen::is_full);
     let young = t.ended().saturating_sub(t.closed_old + t.lost_in_hold);
     #[allow(clippy::cast_precision_loss)]
-    let between = c.held_after * t.held as f64;
+    let between = c.held_between * t.held as f64;
     // Where dialers and server wait for a processor, a few are out of order.
-    let interleaved = c.held_after > 0.25 && between >= 5.0 && c.ended_after > 0.3;
+    let interleaved = c.held_between > 0.25 && between >= 5.0 && c.ended_after > 0.3;
     if young < HABIT || young * 100 < t.established || !interleaved || full {
         return None;
     }
@@ -271,6 +274,7 @@ mod tests {
             ended_span_ms: 2_000,
             born_span_ms: 2_000,
             held_after: 0.5,
+            held_between: 0.5,
             ended_after: 0.5,
             ..Closings::default()
         }
@@ -335,7 +339,12 @@ mod tests {
     fn who_is_ended_tells_eviction_from_turning_away_and_from_chance() {
         let closing = |held_after, ended_after| Tally {
             closed_silent: 200,
-            closings: Closings { held_after, ended_after, ..Closings::default() },
+            closings: Closings {
+                held_after,
+                held_between: if held_after < 1.0 { held_after } else { 0.0 },
+                ended_after,
+                ..Closings::default()
+            },
             ..tally(Stop::Plateau)
         };
         is(&closing(1.0, 0.0), &idle(), Code::ServerEvicts, Likely);
@@ -359,6 +368,7 @@ mod tests {
             older_stay: 1.0,
             between_stay: 0.0,
             held_after: 0.0,
+            held_between: 0.0,
             ended_after: 1.0,
             ..aged(255, 409, 1_079)
         };
@@ -372,6 +382,75 @@ mod tests {
             ..tally(Stop::Losing)
         };
         is(&t, &idle(), Code::ServerClosesNew, crate::record::Confidence::Certain);
+    }
+
+    /// It takes and closes one each 7 ms, and all were dialed within a few: the first that
+    /// it turns away has stood in its queue for a while, and others still stand in it.
+    #[test]
+    fn who_turns_new_ones_away_when_dialing_is_over_has_no_idle_timeout() {
+        let closings = Closings {
+            older_stay: 0.25,
+            between_stay: 0.0,
+            ended_span_ms: 300,
+            born_span_ms: 3,
+            held_after: 0.0,
+            held_between: 0.0,
+            ended_after: 1.0,
+            ..aged(202, 387, 571)
+        };
+        let t = Tally {
+            closings,
+            established: 145,
+            open: 145,
+            held: 82,
+            lost_in_hold: 63,
+            closed_silent: 63,
+            hold_s: 0.45,
+            server: None,
+            ..tally(Stop::MaxReached)
+        };
+        let verdict = is(&t, &Evidence::default(), Code::ServerClosesNew, Likely);
+        let facts: Vec<&str> = verdict.evidence.iter().map(|f| f.fact.as_str()).collect();
+        assert!(facts.contains(&"ended while holding"), "{verdict:?}");
+        assert!(verdict.summary.contains("82 connections were left"), "{verdict:?}");
+        // All at the same age, though it was slow to begin with: that is one.
+        let timeout = Closings { p10_ms: 380, p90_ms: 400, ..closings };
+        let t = Tally { closings: timeout, ..t };
+        is(&t, &Evidence::default(), Code::ServerIdleTimeout, Likely);
+    }
+
+    /// It closed 13 of those that came after the first 143, and then accepted no more: the
+    /// last 48 stand in its queue.
+    #[test]
+    fn who_came_when_no_more_were_ended_shows_no_chance() {
+        let of_a_queue = Closings {
+            held_after: 0.25,
+            held_between: 0.0,
+            ended_after: 1.0,
+            ..Closings::default()
+        };
+        let t = Tally {
+            established: 204,
+            open: 191,
+            held: 191,
+            closed_reset: 13,
+            unanswered: 101,
+            closings: of_a_queue,
+            server: None,
+            hold_s: 0.2,
+            ..tally(Stop::Plateau)
+        };
+        let outside = Evidence::default();
+        let verdict = is(&t, &outside, Code::ServerAcceptQueue, Possible);
+        let others: Vec<&str> =
+            verdict.alternatives.iter().map(|other| other.code.as_str()).collect();
+        assert!(others.contains(&"server.resets_new"), "{verdict:?}");
+        // One that goes on ending others has them wait for that.
+        let goes_on = Tally { lost_in_hold: 1, closed_reset: 14, ..t.clone() };
+        is(&goes_on, &outside, Code::ServerResetsNew, Likely);
+        // Chance leaves them everywhere.
+        let closings = Closings { held_after: 0.5, held_between: 0.45, ..t.closings };
+        is(&Tally { closings, ..t }, &outside, Code::ServerRandomDrop, Likely);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod tally;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod turned_away;
 
 pub use code::Code;
 pub use tally::{
@@ -55,7 +56,7 @@ const RULES: &[Rule] = &[
     server::resets_by_overflow,
     drops::evicts,
     drops::random,
-    server::turns_away,
+    turned_away::turned_away,
     server::slow_accept,
     served::unserved,
     client::cpu,

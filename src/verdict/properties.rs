@@ -86,7 +86,7 @@ prop_compose! {
             unserved, trial, hold_s, latency, server_after,
             closings: Closings {
                 aged, p10_ms, p50_ms, p90_ms, ended_span_ms, born_span_ms, older_stay,
-                between_stay, held_after, ended_after,
+                between_stay, held_after, held_between: held_after / 2.0, ended_after,
                 ..Closings::default()
             },
             ..tally(Stop::Plateau)

@@ -2,7 +2,7 @@
 
 use super::make::Draft;
 use super::tally::HABIT;
-use super::{Code, Evidence, Stop, Tally, decide};
+use super::{Code, Evidence, Stop, Tally, decide, turned_away};
 use crate::render::{count, micros, plural, rate};
 
 /// Why connections are not served, as facts.
@@ -73,16 +73,6 @@ pub(super) fn forgotten(t: &Tally, _: &Evidence) -> Option<Draft> {
     )
 }
 
-/// Where more were ended than are not answered, that may be the limit.
-fn turned_away(draft: Draft, t: &Tally, missing: u64) -> Draft {
-    if t.ended() < HABIT || t.ended() <= missing {
-        return draft;
-    }
-    draft
-        .fact("ended by the server", count(t.ended()), "FIN or RST")
-        .or(Code::ServerClosesNew, "its limit on connections: its settings, its log")
-}
-
 /// Connections are there, and are not answered.
 pub(super) fn unserved(t: &Tally, e: &Evidence) -> Option<Draft> {
     let asks = t.asks.as_ref()?;
@@ -110,37 +100,39 @@ pub(super) fn unserved(t: &Tally, e: &Evidence) -> Option<Draft> {
     };
     // The server's own table shows that these were accepted: nothing else is left.
     let accepted = t.server.is_some_and(|s| s.accepted >= t.served + missing / 2);
+    // Where more were ended than are not answered, that may be the limit.
+    let ended = t.ended() >= HABIT && t.ended() > missing;
+    let draft = match accepted && !ended {
+        true => Draft::certain(Code::ServerUnserved, summary),
+        false => Draft::likely(Code::ServerUnserved, summary),
+    };
+    let draft = match t.server.filter(|_| accepted) {
+        Some(server) => draft.fact("accepted", count(server.accepted), "sock_diag"),
+        None => draft,
+    };
+    let draft = draft.fact("answered", count(t.served), "this probe");
     let draft = if accepted {
-        let accepted = t.server.map_or(0, |s| s.accepted);
-        Draft::certain(Code::ServerUnserved, summary)
-            .fact("accepted", count(accepted), "sock_diag")
-            .fact("answered", count(t.served), "this probe")
+        draft
+    } else if mostly_late {
+        draft
+            .or(Code::ServerSlowAccept, decide::queue(t))
+            .or(Code::ServerLatency, "whether fewer are answered in time: --max")
+    } else if e.sees_server {
+        draft.or(Code::ServerStopped, decide::state(t))
     } else {
-        let draft = Draft::likely(Code::ServerUnserved, summary).fact(
-            "answered",
-            count(t.served),
-            "this probe",
-        );
-        if mostly_late {
-            draft
-                .or(Code::ServerSlowAccept, decide::queue(t))
-                .or(Code::ServerLatency, "whether fewer are answered in time: --max")
-        } else if e.sees_server {
-            draft.or(Code::ServerStopped, decide::state(t))
-        } else {
-            draft
-                .or(Code::ServerAcceptQueue, decide::queue(t))
-                .or(Code::ServerFdLimit, decide::descriptors(t))
-                .or(Code::ServerStopped, decide::state(t))
-        }
+        draft
+            .or(Code::ServerAcceptQueue, decide::queue(t))
+            .or(Code::ServerFdLimit, decide::descriptors(t))
+            .or(Code::ServerStopped, decide::state(t))
     };
     let remedy = if mostly_late {
         "it answers, but late: --reply-timeout 1m"
     } else {
         "see what its workers do: their number, their log, strace -f -p PID"
     };
-    let draft =
-        turned_away(reasons(draft, t), t, missing).queue_facts(t, e).advice(remedy);
+    let draft = reasons(draft, t);
+    let draft = if ended { turned_away::ended(draft, t) } else { draft };
+    let draft = draft.queue_facts(t, e).advice(remedy);
     Some(if accepted { draft } else { draft.remedies(decide::by_evidence(t, e)) })
 }
 
@@ -188,6 +180,15 @@ mod tests {
         let others: Vec<_> = verdict.alternatives.iter().map(|a| &a.code[..]).collect();
         let all = ["server.slow_accept", "server.latency", "server.closes_new"];
         assert_eq!(others, all);
+    }
+
+    #[test]
+    fn where_more_are_ended_than_unanswered_being_unserved_is_not_certain() {
+        let t = Tally { closed_reset: 401, closed_old: 401, ..asked(300, Stop::Plateau) };
+        let verdict = is(&t, &idle(), Code::ServerUnserved, Likely);
+        assert_eq!(verdict.alternatives[0].code, "server.resets_new");
+        let few = Tally { closed_reset: 400, closed_old: 400, ..t };
+        is(&few, &idle(), Code::ServerUnserved, Certain);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Limits of the server, and what its process does.
 
 use super::make::Draft;
-use super::tally::HABIT;
-use super::{Code, Evidence, ListenerSeen, OwnerSeen, ServerCounts, Stop, Tally, decide};
+use super::{
+    Code, Evidence, ListenerSeen, OwnerSeen, ServerCounts, Stop, Tally, decide,
+    turned_away,
+};
 use crate::host::ceilings::{FILE_MAX, NOFILE_HARD, NOFILE_SOFT};
 use crate::host::process::{ProcessView, UNLIMITED};
 use crate::host::remedy;
 use crate::record::Level;
-use crate::render::{count, escaped, micros, plural, rate, shell_word};
+use crate::render::{count, escaped, plural, rate, shell_word};
 
 /// `pid 4711`, or `pid 4711 thread 4715` for a table of a thread's own.
 pub(super) fn who(process: &ProcessView) -> String {
@@ -300,83 +302,6 @@ pub(super) fn resets_by_overflow(t: &Tally, e: &Evidence) -> Option<Draft> {
     })
 }
 
-/// New connections are closed, with or without words, or reset.
-pub(super) fn turns_away(t: &Tally, e: &Evidence) -> Option<Draft> {
-    // Those that came later and did not stay were turned away, however long they waited.
-    let waited = if t.closings.spares_the_first() { 0 } else { t.closed_old };
-    let young = t.ended().saturating_sub(waited);
-    // A few that end for reasons of their own are not a limit, nor where more than these
-    // are unknown to the server.
-    if young == 0
-        || young * 100 < t.established
-        || young < t.half_open + t.phantoms
-        || e.listener.as_ref().is_some_and(ListenerSeen::is_full)
-    {
-        return None;
-    }
-    let held = plural(t.held, "connection");
-    let spoke = t.closed_after_words >= t.closed_silent.max(t.closed_reset);
-    let answered = t.closed_answered > t.closed_silent.max(t.closed_after_words);
-    // What is closed with bytes unread ends by a RST (RFC 2525, 2.17). Who resets by
-    // intent sends no FIN at all.
-    let unread = t.speaks && t.closed_reset > t.closed_silent;
-    let closes = t.closed_silent >= t.closed_reset || unread && t.closed_silent >= HABIT;
-    let may_close = unread && !closes && !spoke && !answered;
-    let (code, how, n, source) = if answered {
-        let source = "an answer, then FIN";
-        (Code::ServerClosesNew, "answers, but closes", t.closed_answered, source)
-    } else if spoke {
-        (
-            Code::ServerRejects,
-            "speaks and closes",
-            t.closed_after_words,
-            "words, then the end",
-        )
-    } else if closes && unread {
-        let source = "FIN before any byte, RST where it had not read what was sent";
-        (Code::ServerClosesNew, "closes", t.closed_silent + t.closed_reset, source)
-    } else if closes {
-        (Code::ServerClosesNew, "closes", t.closed_silent, "FIN before any byte")
-    } else {
-        (Code::ServerResetsNew, "resets", t.closed_reset, "RST")
-    };
-    let summary = format!("The server holds {held} and {how} every further one.");
-    let accepted = t.server.is_some();
-    let mut draft = match accepted && !may_close {
-        true => Draft::certain(code, summary),
-        false => Draft::likely(code, summary),
-    };
-    if may_close {
-        let decides =
-            "whether it closes with what was sent unread: the same without --send";
-        draft = draft.or(Code::ServerClosesNew, decides);
-    }
-    if !accepted {
-        let decides = "a proxy or balancer between that does it: its log";
-        draft = draft.or(Code::PathLimitsNew, decides);
-        if code == Code::ServerResetsNew {
-            draft = draft.or(Code::ServerAcceptQueue, decide::aborts(t));
-        }
-        if matches!(code, Code::ServerClosesNew | Code::ServerResetsNew) && !answered {
-            draft = draft.or(Code::ServerTasks, decide::tasks(t));
-        }
-    }
-    let ended = match t.closings.young_p50_us {
-        0 => count(n),
-        us => format!("{}, half of them within {}", count(n), micros(us)),
-    };
-    draft = draft.fact("new connections ended", ended, source);
-    if let Some(words) = t.words.first() {
-        draft =
-            draft.fact("it said", format!("\"{}\"", words.trim_end()), "the connection");
-    }
-    draft = draft.queue_facts(t, e);
-    let whose = e.owners.first().map_or("the server".into(), |o| named(&o.process));
-    Some(draft.advice(format_args!(
-        "raise the limit on connections in the settings of {whose}"
-    )))
-}
-
 /// All that was asked for is established, and some of it unknown to the server: its
 /// queue was full when their handshake ended (FACTS 6).
 pub(super) fn phantoms(t: &Tally, e: &Evidence) -> Option<Draft> {
@@ -503,6 +428,9 @@ pub(super) fn unknown(t: &Tally, e: &Evidence) -> Draft {
             )
             .or(Code::PathLimitsNew, "a rule that counts: sudo nft list ruleset")
             .advice("see the server's log");
+    }
+    if turned_away::ends_no_more(t, e) {
+        draft = turned_away::ended(draft, t);
     }
     draft
         .or(Code::ServerFdLimit, decide::descriptors(t))

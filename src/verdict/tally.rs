@@ -228,6 +228,9 @@ pub struct Closings {
     /// while still others were dialed: 0 where new ones are turned away, 1 where old ones
     /// make room.
     pub held_after: f64,
+    /// The part of these that was established before the last of those that ended: where
+    /// chance decides, nearly all of them. The others came when no more was ended.
+    pub held_between: f64,
     /// The share of those that ended that was established after the median of the held: 1
     /// where new ones are turned away, 0 where old ones make room.
     pub ended_after: f64,

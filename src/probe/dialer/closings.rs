@@ -33,11 +33,11 @@ pub struct Closings {
     /// where there were none.
     pub silent_ms: Option<Histogram<u64>>,
     /// When those that ended while others were still dialed had been established, in µs
-    /// since the start and modulo 2^32.
-    pub ended_since_us: Sample<u32>,
+    /// since the start.
+    pub ended_since_us: Sample<u64>,
     /// When those that had been held for a while ended, and when they had been
-    /// established, in ms since the start and modulo 2^32.
-    pub lives_ms: Sample<(u32, u32)>,
+    /// established, likewise.
+    pub lives_us: Sample<(u64, u64)>,
 }
 
 /// An even sample of moments, of bounded size.
@@ -95,22 +95,22 @@ impl<T> FromIterator<T> for Sample<T> {
 }
 
 impl Closings {
-    /// Notes the end of a connection that had been silent for so long; `life_ms` is when
-    /// it ended and when it had been established; `since_us` is given where dialing still
-    /// goes on.
+    /// Notes the end of a connection that had been silent for so long; `life_us` is when
+    /// it ended and when it had been established; `dialing` is whether others are still
+    /// dialed.
     pub(in crate::probe) fn note(
         &mut self,
         silent_ms: u32,
-        life_ms: (u32, u32),
-        since_us: Option<u32>,
+        life_us: (u64, u64),
+        dialing: bool,
     ) {
         if silent_ms >= NEVER_HELD_MS {
-            self.lives_ms.push(life_ms);
+            self.lives_us.push(life_us);
             let histogram = self.silent_ms.get_or_insert_with(|| up_to(LIFETIME_MAX_MS));
             histogram.saturating_record(u64::from(silent_ms));
         }
-        if let Some(since_us) = since_us {
-            self.ended_since_us.push(since_us);
+        if dialing {
+            self.ended_since_us.push(life_us.1);
         }
     }
 }
@@ -135,7 +135,8 @@ impl Dialer {
     pub(super) fn closed(&mut self, place: u32, now: u64, kind: &AtomicU64) {
         let Some(conn) = self.conns.get(place) else { return };
         let now_ms = (now / 1000) as u32;
-        let (since_ms, lived_ms) = (conn.since, now_ms.wrapping_sub(conn.since));
+        let (since_us, lived_ms) =
+            (conn.established_us(), now_ms.wrapping_sub(conn.since));
         let (proof, reply, asked) = (conn.proof, conn.reply, conn.asked);
         let slow = conn.slow;
         let elder = self.elders.get(&place).copied();
@@ -174,8 +175,7 @@ impl Dialer {
             let asked_ms = (now as u32).wrapping_sub(asked) / 1000;
             let dialing = self.shared.phase() == Phase::Fill;
             let silent_ms = if pings { asked_ms } else { lived_ms };
-            let life_ms = (now_ms, since_ms);
-            self.closings.note(silent_ms, life_ms, dialing.then_some(asked));
+            self.closings.note(silent_ms, (now, since_us), dialing);
         }
     }
 
@@ -232,11 +232,11 @@ mod tests {
     #[test]
     fn what_was_never_held_has_no_lifetime() {
         let mut closings = Closings::default();
-        closings.note(5, (9, 4), Some(1));
-        assert!(closings.silent_ms.is_none() && closings.lives_ms.kept().is_empty());
-        closings.note(2000, (2004, 4), None);
-        assert_eq!(closings.lives_ms.kept(), [(2004, 4)]);
+        closings.note(5, (9_000, 4_000), true);
+        assert!(closings.silent_ms.is_none() && closings.lives_us.kept().is_empty());
+        closings.note(2000, (2_004_100, 4_100), false);
+        assert_eq!(closings.lives_us.kept(), [(2_004_100, 4_100)]);
         assert_eq!(closings.silent_ms.map(|h| h.len()), Some(1));
-        assert_eq!(closings.ended_since_us.kept(), [1]);
+        assert_eq!(closings.ended_since_us.kept(), [4_000]);
     }
 }

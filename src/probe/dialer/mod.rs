@@ -58,12 +58,10 @@ pub struct Report {
     pub ends: Vec<ClientEnd>,
     /// What was seen of connections that the server ended.
     pub closings: Closings,
-    /// When some of the held connections were established, in µs since the start and
-    /// modulo 2^32.
-    pub held_since_us: Vec<u32>,
-    /// When some of those still open after the hold were established, in ms since the
-    /// start and modulo 2^32.
-    pub left_since_ms: Vec<u32>,
+    /// When some of the held connections were established, in µs since the start.
+    pub held_since_us: Vec<u64>,
+    /// The same of all that is open after the hold.
+    pub left_since_us: Vec<u64>,
     /// Of the confirmed, those so young that the listener still waited for their first
     /// byte, by its habit: when dialing ended, and now.
     pub deferred: (u64, u64),

@@ -47,9 +47,7 @@ impl Dialer {
     pub(super) fn tell(&mut self, report: &Sender<Report>) {
         self.told_ms = self.now_ms();
         let (unanswered, ends) = (self.unanswered, self.client_ends());
-        let open = self.conns.iter().filter(|(_, c)| c.state != State::Connecting);
-        let held: Sample<u32> = open.map(|(_, conn)| conn.asked).collect();
-        let (closings, held_since_us) = (self.closings.clone(), held.kept().to_vec());
+        let (closings, held_since_us) = (self.closings.clone(), self.held_since_us());
         let told =
             Report { unanswered, ends, closings, held_since_us, ..Report::default() };
         // Whoever asked has gone only if the probe has ended.
@@ -60,19 +58,30 @@ impl Dialer {
     pub(super) fn tell_again(&self, report: &Sender<Report>) {
         let closings = self.closings.clone();
         let deferred = (self.deferred(self.told_ms), self.deferred(self.now_ms()));
-        let left: Sample<u32> = self.conns.iter().map(|(_, conn)| conn.since).collect();
-        let left_since_ms = left.kept().to_vec();
-        // What is asked again has another moment since.
-        let pings = self.shared.service.as_ref().is_some_and(|s| s.ping.is_some());
-        let held = self.conns.iter().filter(|_| !pings).map(|(_, conn)| conn.asked);
-        let held_since_us = held.collect::<Sample<u32>>().kept().to_vec();
+        let left = self.conns.iter().map(|(_, conn)| conn.established_us());
+        let left_since_us = left.collect::<Sample<u64>>().kept().to_vec();
+        let held_since_us = self.held_since_us();
         let _ = report.send(Report {
             closings,
             held_since_us,
             deferred,
-            left_since_ms,
+            left_since_us,
             ..Report::default()
         });
+    }
+
+    /// When some of what is held was established. Where more is known of a connection than that
+    /// connect(2) called it established, what is open and not held is not among them.
+    fn held_since_us(&self) -> Vec<u64> {
+        let serves = self.shared.service.is_some();
+        let is_held = |conn: &Conn| match serves {
+            true => conn.reply.is_served(),
+            false => !self.shared.confirm || conn.proof == Proof::True,
+        };
+        let open = self.conns.iter().filter(|(_, c)| c.state != State::Connecting);
+        let held = open.filter(|(_, conn)| is_held(conn));
+        let since = held.map(|(_, conn)| conn.established_us());
+        since.collect::<Sample<u64>>().kept().to_vec()
     }
 
     #[allow(clippy::cast_possible_truncation)] // modulo 2^32, as `Conn::since` says
