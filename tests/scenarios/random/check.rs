@@ -11,7 +11,7 @@ use super::draw::{Accepts, Beyond, Case, Eyes, Model, PORT};
 use super::truth::{self, Peak};
 use crate::fixtures::netns::Netns;
 use crate::fixtures::probe::{Outcome, Probe};
-use crate::fixtures::probing::{sockets, timeline};
+use crate::fixtures::probing::{children, is_alive, sockets, timeline};
 use crate::fixtures::schema::Schema;
 use crate::fixtures::{DEADLINE, Server};
 
@@ -198,12 +198,6 @@ fn tasks(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
-fn children(pid: u32) -> Vec<u32> {
-    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let list = list.unwrap_or_default();
-    list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
-}
-
 /// Nothing of the probe stays: not at the server, not in its namespace.
 fn leaves_nothing(
     case: &Case,
@@ -242,7 +236,7 @@ fn leaves_nothing(
 }
 
 fn server_is_there(server: &Server) -> bool {
-    crate::fixtures::probing::is_alive(server.pid())
+    is_alive(server.pid())
 }
 
 /// The processes in a namespace.
