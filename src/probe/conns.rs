@@ -153,6 +153,7 @@ impl Conns {
     }
 
     /// Removes a connection and hands out its descriptor.
+    #[must_use = "closing it sends what the plan says"]
     pub fn remove(&mut self, place: u32) -> Option<LocalFd> {
         let fd = self.all.get_mut(place as usize)?.fd.take()?;
         self.vacant.push(place);

@@ -122,15 +122,24 @@ impl Dialer {
 
     /// A dial was answered by an error.
     fn refused(&mut self, place: u32, errno: i32) {
-        if let Some(conn) = self.conns.get(place) {
-            let tuple = conn.tuple();
-            self.conns.remove(place);
-            self.share.put_back(tuple);
-            drop_one(&self.gauges.in_flight);
-            self.shared.release();
-            self.gauges.full.store(false, Relaxed);
+        if self.conns.get(place).is_some() {
+            self.let_go(place);
             self.failed(errno);
         }
+    }
+
+    /// Closes what is still dialed. The server may have answered just now: so it is closed
+    /// like any other.
+    pub(super) fn let_go(&mut self, place: u32) {
+        let Some(conn) = self.conns.get(place) else { return };
+        let tuple = conn.tuple();
+        if let Some(fd) = self.conns.remove(place) {
+            self.close(fd);
+        }
+        self.share.put_back(tuple);
+        drop_one(&self.gauges.in_flight);
+        self.gauges.full.store(false, Relaxed);
+        self.shared.release();
     }
 
     /// Reads what came on an established connection until there is no more; of one that
@@ -186,17 +195,12 @@ impl Dialer {
         while let Some(&(place, due)) = self.pending.front() {
             let waiting = |state, since| state == State::Connecting && since == due;
             let conn = self.conns.get(place).filter(|c| waiting(c.state, c.since));
-            if let Some(conn) = conn {
+            if conn.is_some() {
                 if u64::from(now.wrapping_sub(due)) < self.shared.connect_timeout_us {
                     return;
                 }
-                let tuple = conn.tuple();
-                self.conns.remove(place);
-                self.share.put_back(tuple);
-                drop_one(&self.gauges.in_flight);
+                self.let_go(place);
                 bump(&self.gauges.timed_out);
-                self.gauges.full.store(false, Relaxed);
-                self.shared.release();
             }
             self.pending.pop_front();
         }

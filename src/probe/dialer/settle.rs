@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use rustix::fs::fstat;
 
 use super::super::conns::{Conn, Proof, State};
-use super::super::shared::{bump, drop_one};
+use super::super::shared::bump;
 use super::{ClientEnd, Dialer, Report, Sample};
 use crate::kernel::tcp_info::TcpInfo;
 
@@ -35,10 +35,8 @@ impl Dialer {
                 self.unanswered.retransmitted += u64::from(info.total_retrans > 0);
                 self.unanswered.silent += u64::from(info.segs_in == Some(0));
             }
-            self.conns.remove(place);
-            drop_one(&self.gauges.in_flight);
+            self.let_go(place);
             bump(&self.gauges.abandoned);
-            self.shared.release();
         }
         self.publish();
     }
@@ -141,4 +139,60 @@ impl Dialer {
 /// Whether it is silent, and was established after this ms.
 fn is_deferred(conn: &Conn, since: u32) -> bool {
     conn.state == State::Open && conn.since.wrapping_sub(since) < u32::MAX / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::Arc;
+
+    use socket2::Domain;
+
+    use super::super::super::plan::Close;
+    use super::super::super::shared::{Gauges, Settings, Shared};
+    use super::*;
+
+    /// A dialer that has begun one dial, which the listener has answered since.
+    fn with_an_answered_dial(listener: &TcpListener) -> Dialer {
+        let shared = Shared::new(Settings {
+            address: listener.local_addr().unwrap().into(),
+            domain: Domain::IPV4,
+            quick: false,
+            window: 1,
+            one_burst: false,
+            connect_timeout_us: 60_000_000,
+            close: Close::Rst,
+            max: Some(1),
+            confirm: false,
+            service: None,
+            pairs: 0,
+            rate: None,
+            tuples: None,
+            filling: 1,
+        });
+        let gauges = Arc::new(Gauges::default());
+        let mut dialer = Dialer::new(Arc::new(shared), gauges, 0, true, false).unwrap();
+        dialer.fill().unwrap();
+        dialer
+    }
+
+    /// A FIN would leave a TIME_WAIT here, and the server a connection to close.
+    #[test]
+    fn a_dial_that_was_answered_when_it_is_given_up_ends_by_a_rst() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for times_out in [false, true] {
+            let mut dialer = with_an_answered_dial(&listener);
+            let (mut accepted, _) = listener.accept().unwrap();
+            assert_eq!(dialer.gauges.in_flight.load(Relaxed), 1);
+            match times_out {
+                true => dialer.expire(120_000_000),
+                false => dialer.give_up(),
+            }
+            assert!(dialer.conns.is_empty());
+            assert_eq!(dialer.gauges.in_flight.load(Relaxed), 0);
+            let end = accepted.read(&mut [0]).map_err(|error| error.kind());
+            assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
+        }
+    }
 }
