@@ -22,6 +22,7 @@ pub mod safety;
 pub mod server_view;
 pub mod service;
 pub mod shared;
+mod snapshot;
 pub mod sources;
 mod steady;
 pub mod tuples;

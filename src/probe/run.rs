@@ -24,6 +24,7 @@ use super::remote::Remote;
 use super::server_view::ServerView;
 use super::service::Unserved;
 use super::shared::{Phase, Settings, Shared, lock};
+use super::snapshot::Snapshot;
 use super::target::Endpoint;
 use crate::host::ceilings::Ceiling;
 use crate::host::conntrack::conntrack;
@@ -311,7 +312,8 @@ impl<'a> Running<'a> {
         evidence.ceilings = std::mem::take(&mut self.ceilings);
         self.prove();
         let reports = self.fleet.settle();
-        let (settled, server) = self.count_at_peak(stop);
+        let (peak, server) = self.count_at_peak(stop);
+        let settled = peak.totals;
         self.driver().look_once();
         let kernel_bytes_per_socket = self.kernel_memory(settled.open);
         let (client_fds, spare_fds) = self.descriptors(&settled);
@@ -333,8 +335,8 @@ impl<'a> Running<'a> {
             fd_limit: self.fd_limit,
             kernel_bytes_per_socket,
             peak: self.keeper.peak(),
-            unserved: lock(&self.shared.unserved).clone(),
-            refusals: lock(&self.shared.refusals).clone(),
+            unserved: peak.unserved,
+            refusals: peak.refusals,
             deferred: (0, 0),
             closings: Closings::default(),
             trial: None,
@@ -372,7 +374,7 @@ impl<'a> Running<'a> {
     }
 
     /// Waits until what the server still closes is closed.
-    fn quiet(&self) -> Totals {
+    fn quiet(&self) -> Snapshot {
         let deadline = Instant::now() + QUIET_WITHIN;
         let mut since = Instant::now();
         let mut last = self.fleet.totals();
@@ -383,21 +385,21 @@ impl<'a> Running<'a> {
                 (last, since) = (now, Instant::now());
             }
         }
-        last
+        Snapshot::of(&self.fleet, &self.shared)
     }
 
     /// Counts both sides when dialing has ended. Where something moves meanwhile, or the
     /// server is just accepting the last of what was asked for, that is waited for.
-    fn count_at_peak(&mut self, stop: Stop) -> (Totals, Option<ServerCounts>) {
+    fn count_at_peak(&mut self, stop: Stop) -> (Snapshot, Option<ServerCounts>) {
         let deadline = Instant::now() + QUIET_WITHIN;
         loop {
-            let settled = self.quiet();
-            let counts = self.count(settled.open);
-            let moved = self.fleet.totals().open != settled.open;
+            let peak = self.quiet();
+            let counts = self.count(peak.totals.open);
+            let moved = self.fleet.totals().open != peak.totals.open;
             let queued = counts.is_some_and(|counts| counts.queued > 0);
             let again = moved || queued && stop == Stop::MaxReached;
             if !again || self.remote.is_some() || Instant::now() >= deadline {
-                return (settled, counts);
+                return (peak, counts);
             }
         }
     }
@@ -490,7 +492,7 @@ impl<'a> Running<'a> {
         findings.closings = closed::summary(&findings.reports, &reports);
         let deferred = reports.iter().map(|report| report.deferred);
         findings.deferred = deferred.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
-        findings.after = self.fleet.totals();
+        findings.after = Snapshot::of(&self.fleet, &self.shared).totals;
         findings.trial = self.trial(findings);
         if findings.server.is_some() {
             findings.server_after = self.count(findings.after.open);

@@ -180,7 +180,10 @@ fn unclear(t: &Tally) -> Draft {
 pub(super) fn evicts(t: &Tally, e: &Evidence) -> Option<Draft> {
     let c = &t.closings;
     // What waits in the accept queue is younger than what was turned away.
-    let newest = c.held_after > 0.9 && c.ended_after < 0.1 && !c.spares_the_first();
+    #[allow(clippy::cast_precision_loss)]
+    let newest = t.held_of(c.held_after) > 0.9 * t.held as f64
+        && c.ended_after < 0.1
+        && !c.spares_the_first();
     let gone = t.elders_open * 10 < t.elders.min(t.open)
         && t.ended().saturating_mul(100) >= t.established;
     let calm = !lost_holding(t) && t.hold_s > 0.0;
@@ -201,10 +204,11 @@ pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
     let c = &t.closings;
     let full = e.listener.as_ref().is_some_and(ListenerSeen::is_full);
     let young = t.ended().saturating_sub(t.closed_old + t.lost_in_hold);
-    #[allow(clippy::cast_precision_loss)]
-    let between = c.held_between * t.held as f64;
+    let between = t.held_of(c.held_between);
     // Where dialers and server wait for a processor, a few are out of order.
-    let interleaved = c.held_between > 0.25 && between >= 5.0 && c.ended_after > 0.3;
+    #[allow(clippy::cast_precision_loss)]
+    let interleaved =
+        between > 0.25 * t.held as f64 && between >= 5.0 && c.ended_after > 0.3;
     if young < HABIT || young * 100 < t.established || !interleaved || full {
         return None;
     }
@@ -451,6 +455,39 @@ mod tests {
         // Chance leaves them everywhere.
         let closings = Closings { held_after: 0.5, held_between: 0.45, ..t.closings };
         is(&Tally { closings, ..t }, &outside, Code::ServerRandomDrop, Likely);
+    }
+
+    /// Under SYN cookies most of what is open here is unknown to the server.
+    #[test]
+    fn phantoms_among_those_turned_away_show_no_chance() {
+        let closings = Closings {
+            held_after: 0.93,
+            held_between: 0.9,
+            ended_after: 0.5,
+            ..Closings::default()
+        };
+        let counts =
+            ServerCounts { accepted: 10, phantoms: 142, ..ServerCounts::default() };
+        let t = Tally {
+            established: 8_237,
+            open: 152,
+            held: 10,
+            closed_after_words: 8_085,
+            closings,
+            server: Some(counts),
+            server_after: Some(counts),
+            ..tally(Stop::TimeLimit)
+        };
+        is(&t, &idle(), Code::ServerRejects, crate::record::Confidence::Certain);
+        // Those that came before the first was ended are the ten that it has.
+        let ended_after = 0.0;
+        let t = Tally { closings: Closings { ended_after, ..closings }, ..t };
+        is(&t, &idle(), Code::ServerRejects, crate::record::Confidence::Certain);
+        // Without as many unknown ones, it is chance.
+        let known = ServerCounts { accepted: 152, ..ServerCounts::default() };
+        let (server, server_after) = (Some(known), Some(known));
+        let t = Tally { held: 152, server, server_after, closings, ..t };
+        is(&t, &idle(), Code::ServerRandomDrop, Likely);
     }
 
     #[test]

@@ -132,6 +132,18 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// How many are held for sure of a share of what is open: the server's table knows
+    /// how many it does not hold, and not which. Where each is asked or confirmed, what is
+    /// not held has no part in the share.
+    #[allow(clippy::cast_precision_loss)]
+    #[must_use]
+    pub fn held_of(&self, share: f64) -> f64 {
+        let unheld = |s: &ServerCounts| s.queued + s.deferred + s.phantoms;
+        let known = self.server_after.as_ref().filter(|_| self.asks.is_none());
+        let unheld = known.map_or(0.0, |s| unheld(s) as f64);
+        (share * (self.held as f64 + unheld) - unheld).max(0.0)
+    }
+
     /// Established connections that the server ended, in whatever way.
     #[must_use]
     pub fn ended(&self) -> u64 {

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::cgroup::Cgroup;
 use super::{Scenario, User};
 use crate::fixtures::netns::Netns;
+use crate::fixtures::probing::children;
 use crate::fixtures::relay::{CLIENT, SERVER, Shape, SlowLink};
 use crate::fixtures::rights::{NOBODY, lacking};
 use crate::fixtures::until;
@@ -129,10 +130,7 @@ impl Scene {
 
     /// The server's first process.
     pub(super) fn pid(&self) -> String {
-        let pid = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let children = children.unwrap();
-        children.split_whitespace().next().unwrap().to_owned()
+        children(self.child.id())[0].to_string()
     }
 
     /// Puts the server's first process into the cgroup, which may have so much.
