@@ -40,6 +40,8 @@ const KEEPALIVE_GAP_MAX_US: u64 = 5_000;
 const MEMORY_EVERY_US: u64 = 250_000;
 /// A queue is short where what it holds is dialed in so long.
 const SHORT_QUEUE_US: u64 = 200_000;
+/// What came so long ago and is not held yet is not about to be.
+const ACCEPTED_WITHIN_US: u64 = 250_000;
 /// What ARP or neighbour discovery takes to give up (EHOSTUNREACH after three tries a
 /// second apart; arp(7)), and a little more: a silence is not called a filter before.
 const NEIGHBOUR_US: u64 = 4_000_000;
@@ -339,10 +341,9 @@ impl Ramp<'_> {
             return None;
         }
         let queued = look.totals.open.saturating_sub(look.held);
-        let proof = self.proof_us(look);
-        if (queued == 0 && is_later(look, still_us))
-            || still_us >= micros(self.plan.patience) + proof
-        {
+        let limit = micros(self.plan.patience) + self.proof_us(look);
+        let over = still_us >= limit && !is_about_to_grow(look, still_us - limit);
+        if (queued == 0 && is_later(look, still_us)) || over {
             return Some(if queued == 0 { Stop::MaxReached } else { Stop::Plateau });
         }
         look.waits_for = Some(if self.shared.service.is_some() {
@@ -426,7 +427,8 @@ impl Ramp<'_> {
         let unanswered = t.established == 0 && t.failed == 0 && !self.shared.quick;
         let neighbour = if unanswered { NEIGHBOUR_US } else { 0 };
         let proof = self.proof_us(look);
-        if still_us >= (micros(self.plan.patience) + proof).max(neighbour) {
+        let limit = (micros(self.plan.patience) + proof).max(neighbour);
+        if still_us >= limit && !is_about_to_grow(look, still_us - limit) {
             return Some(Stop::Plateau);
         }
         if still_us > TRICKLE_AFTER_US {
@@ -443,6 +445,13 @@ fn next_gap(gap_us: u64, dropped: bool) -> u64 {
     gap_us.clamp(KEEPALIVE_GAP_US, KEEPALIVE_GAP_MAX_US)
 }
 
+/// Whether what was established just now may still count as held: a SYN that was sent
+/// again comes through when patience is nearly over, and is then accepted.
+fn is_about_to_grow(look: &Look, late_us: u64) -> bool {
+    let young = look.at_us < look.totals.established_at_us + ACCEPTED_WITHIN_US;
+    young && look.totals.open > look.held && late_us < ACCEPTED_WITHIN_US
+}
+
 /// Whether the server was looked at after the last connection came, so that its queue
 /// would show that.
 fn is_later(look: &Look, still_us: u64) -> bool {
@@ -456,6 +465,28 @@ fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The last of 299 came by its second SYN, and stands in the queue when patience ends.
+    #[test]
+    fn what_came_just_now_is_waited_for_and_not_for_long() {
+        let totals =
+            Totals { established_at_us: 1_030_000, open: 299, ..Totals::default() };
+        let look = Look {
+            at_us: 1_034_000,
+            phase: Phase::Fill,
+            totals,
+            glance: None,
+            held: 298,
+            waits_for: None,
+        };
+        assert!(is_about_to_grow(&look, 4_000));
+        assert!(!is_about_to_grow(&look, 250_000), "it may come to nothing");
+        assert!(
+            !is_about_to_grow(&Look { at_us: 1_290_000, ..look }, 4_000),
+            "it is old"
+        );
+        assert!(!is_about_to_grow(&Look { held: 299, ..look }, 4_000), "it is held");
+    }
 
     #[test]
     fn keepalives_slow_down_where_packets_are_dropped_and_recover() {
