@@ -150,7 +150,7 @@ mod tests {
         // A server holds the first 50 and turns the others away, one by one: when dialing
         // ends, 200 still wait for it.
         let mut closings = DialerClosings::default();
-        (50..250).for_each(|since_us| closings.note(0, (500, since_us), true));
+        (50..250).for_each(|since_us| closings.note(None, (500, since_us), true));
         let told = |held_since_us: Vec<u64>| {
             let closings = closings.clone();
             [Report { closings, held_since_us, ..Report::default() }]

@@ -218,13 +218,19 @@ pub(super) fn slow_accept(t: &Tally, e: &Evidence) -> Option<Draft> {
         format!("The server accepts {pace}, and {queued} waited for it too long.")
     };
     let accepted = t.server.map_or(t.held, |s| s.accepted);
+    // One that turns new ones away does so slowly, too.
+    let ends = turned_away::is_frequent(t);
+    let draft = match t.server.is_some() && !ends {
+        true => Draft::certain(Code::ServerSlowAccept, summary),
+        false => Draft::likely(Code::ServerSlowAccept, summary),
+    };
     let draft = if t.server.is_some() {
-        Draft::certain(Code::ServerSlowAccept, summary)
+        draft
     } else {
         let decides = "whether what it holds still grows: --time-limit 5m";
-        Draft::likely(Code::ServerSlowAccept, summary)
-            .or(Code::ServerAcceptQueue, decides)
+        draft.or(Code::ServerAcceptQueue, decides)
     };
+    let draft = if ends { turned_away::ended(draft, t) } else { draft };
     Some(
         draft
             .fact("accepted when dialing ended", count(accepted), "sock_diag")

@@ -275,6 +275,19 @@ fn a_full_queue_from_which_accepts_go_on_is_a_slow_server() {
     let t = Tally { growth_per_s: 90.0, ..tally(Stop::TimeLimit) };
     let verdict = is(&t, &evidence(), Code::ServerSlowAccept, Certain);
     assert!(verdict.summary.contains("143/s"), "{}", verdict.summary);
+    // It may be slow to turn new ones away.
+    let ended = t.established;
+    let ends = Tally { established: 2 * ended, closed_after_words: ended, ..t };
+    let verdict = is(&ends, &evidence(), Code::ServerSlowAccept, Likely);
+    assert_eq!(verdict.alternatives[0].code, "server.rejects");
+    // Its queue is empty then, and it holds no more: it does.
+    let after = Some(ServerCounts { queued: 0, ..ends.server.unwrap() });
+    let done = Tally { server_after: after, ..ends.clone() };
+    is(&done, &evidence(), Code::ServerRejects, Certain);
+    // Or it holds more: it was slow.
+    let more = ServerCounts { queued: 0, accepted: 600, ..Default::default() };
+    let grown = Tally { server_after: Some(more), ..ends };
+    is(&grown, &evidence(), Code::ServerSlowAccept, Likely);
     let later = ServerCounts { accepted: 580, queued: 129, ..Default::default() };
     let t = Tally { server_after: Some(later), ..tally(Stop::Plateau) };
     is(&t, &evidence(), Code::ServerSlowAccept, Certain);

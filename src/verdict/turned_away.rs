@@ -57,6 +57,21 @@ fn way(t: &Tally) -> Way {
     Way { code, how, ended, source, may_close }
 }
 
+/// Whether the server ended so many that this may be its limit.
+pub(super) fn is_frequent(t: &Tally) -> bool {
+    t.ended() >= HABIT && t.ended().saturating_mul(10) >= t.established
+}
+
+/// Whether the queue of a server that ended many has emptied since it was seen full, and
+/// the server holds no more than before: it ends what it takes.
+fn empties(t: &Tally, listener: &ListenerSeen) -> bool {
+    let counts =
+        t.server.zip(t.server_after).filter(|_| is_frequent(t) && t.hold_s > 0.0);
+    counts.is_some_and(|(then, after)| {
+        after.queued < listener.queue_len && after.accepted <= then.accepted
+    })
+}
+
 /// Says that the server ended some, where that may be the limit.
 pub(super) fn ended(draft: Draft, t: &Tally) -> Draft {
     let Way { code, source, .. } = way(t);
@@ -76,7 +91,7 @@ pub(super) fn turned_away(t: &Tally, e: &Evidence) -> Option<Draft> {
         || young * 100 < t.established
         || young < t.half_open + t.phantoms
         || ends_no_more(t, e)
-        || e.listener.as_ref().is_some_and(ListenerSeen::is_full)
+        || e.listener.as_ref().is_some_and(|l| l.is_full() && !empties(t, l))
     {
         return None;
     }

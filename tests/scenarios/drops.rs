@@ -66,6 +66,20 @@ fn what_waited_to_be_turned_away_was_never_held() {
     }
 }
 
+/// Where the queue is full when a handshake ends, the server has half of the connection
+/// until it repeats its SYN-ACK a second later: what it closes then was never held.
+#[test]
+fn what_came_late_to_a_server_that_is_full_was_never_held() {
+    let slow = ["--accept-delay", "4ms", "--backlog", "6"];
+    let closes = ["--max-connections", "60", "--beyond", "close"];
+    for _ in 0..3 {
+        let server = Server::apart(&[&slow[..], &closes[..]].concat());
+        let outcome = server.probe().with(&["--max", "377", "--time-limit", "6s"]).run();
+        outcome.is("server.closes_new", "certain");
+        assert_eq!(outcome.held(), 60, "{outcome}");
+    }
+}
+
 /// Two processes take turns to accept; one of them ends after 3 s.
 const HALF_DIES: &str = "
 s = listener(1024)

@@ -6,16 +6,19 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use socket2::SockRef;
 
-use super::super::conns::{Proof, Reply};
+use super::super::conns::{Conn, Proof, Reply};
 use super::super::plan::Close;
 use super::super::shared::{Phase, bump, drop_one, lock};
 use super::{Dialer, FIRST};
 use crate::kernel::fd_table::LocalFd;
+use crate::kernel::tcp_info::TcpInfo;
 
 /// Lifetimes are told apart up to a day, to 1 %.
 const LIFETIME_MAX_MS: u64 = 86_400_000;
 /// One that ended within so long was never held: the server turned it away.
 const NEVER_HELD_MS: u32 = 100;
+/// What a repeat of the SYN-ACK may come too early by: this side counts from the first.
+const SYN_ACK_EARLY_MS: u32 = 20;
 /// What ended within so long is young; and a little more in µs, for the one counts from
 /// a whole ms.
 const YOUNG_MS: u32 = 1000;
@@ -95,16 +98,16 @@ impl<T> FromIterator<T> for Sample<T> {
 }
 
 impl Closings {
-    /// Notes the end of a connection that had been silent for so long; `life_us` is when
-    /// it ended and when it had been established; `dialing` is whether others are still
-    /// dialed.
+    /// Notes the end of a connection that had been silent for so long; None where it was
+    /// never held. `life_us` is when it ended and when it had been established; `dialing` is
+    /// whether others are still dialed.
     pub(in crate::probe) fn note(
         &mut self,
-        silent_ms: u32,
+        silent_ms: Option<u32>,
         life_us: (u64, u64),
         dialing: bool,
     ) {
-        if silent_ms >= NEVER_HELD_MS {
+        if let Some(silent_ms) = silent_ms {
             self.lives_us.push(life_us);
             let histogram = self.silent_ms.get_or_insert_with(|| up_to(LIFETIME_MAX_MS));
             histogram.saturating_record(u64::from(silent_ms));
@@ -129,6 +132,25 @@ fn up_to(most: u64) -> Histogram<u64> {
         .unwrap_or_else(|_| unreachable!("the bounds are constants"))
 }
 
+/// Whether a connection of that age has only just come to the server, which ended it at
+/// once: when its handshake ended the accept queue was full, and the server knew half of it
+/// until it repeated its SYN-ACK, after 1 s, 3 s and so on (RFC 6298, an RTO of 1 s). Such
+/// a repeat shows as a segment more than the SYN-ACK and the end.
+fn came_late(conn: &Conn, lived_ms: u32) -> bool {
+    let repeats_ms = (1..=6).map(|nth| ((1 << nth) - 1) * 1000);
+    let mut soon_after = repeats_ms.map(|at| at - SYN_ACK_EARLY_MS..at + at / 2);
+    // What was asked is acknowledged, and so is a keepalive.
+    if conn.reply != Reply::None
+        || conn.proof == Proof::True
+        || !soon_after.any(|span| span.contains(&lived_ms))
+    {
+        return false;
+    }
+    let info = conn.fd().and_then(|fd| TcpInfo::of(fd).ok());
+    let bare = info.and_then(|info| info.segs_in?.checked_sub(info.data_segs_in?));
+    bare.is_some_and(|segments| segments > 2)
+}
+
 impl Dialer {
     /// The server ended an established connection.
     #[allow(clippy::cast_possible_truncation)] // modulo 2^32, as `Conn::since` says
@@ -139,6 +161,7 @@ impl Dialer {
             (conn.established_us(), now_ms.wrapping_sub(conn.since));
         let (proof, reply, asked) = (conn.proof, conn.reply, conn.asked);
         let slow = conn.slow;
+        let held = lived_ms >= NEVER_HELD_MS && !came_late(conn, lived_ms);
         let elder = self.elders.get(&place).copied();
         self.forget(place);
         let g = &self.gauges;
@@ -151,7 +174,7 @@ impl Dialer {
             if is_reset && slow {
                 bump(&g.slow_resets);
             }
-            if lived_ms >= YOUNG_MS {
+            if held && lived_ms >= YOUNG_MS {
                 bump(&g.closed_old);
                 if reply.is_served() {
                     bump(&g.closed_served);
@@ -175,7 +198,7 @@ impl Dialer {
             let asked_ms = (now as u32).wrapping_sub(asked) / 1000;
             let dialing = self.shared.phase() == Phase::Fill;
             let silent_ms = if pings { asked_ms } else { lived_ms };
-            self.closings.note(silent_ms, (now, since_us), dialing);
+            self.closings.note(held.then_some(silent_ms), (now, since_us), dialing);
         }
     }
 
@@ -232,9 +255,9 @@ mod tests {
     #[test]
     fn what_was_never_held_has_no_lifetime() {
         let mut closings = Closings::default();
-        closings.note(5, (9_000, 4_000), true);
+        closings.note(None, (9_000, 4_000), true);
         assert!(closings.silent_ms.is_none() && closings.lives_us.kept().is_empty());
-        closings.note(2000, (2_004_100, 4_100), false);
+        closings.note(Some(2000), (2_004_100, 4_100), false);
         assert_eq!(closings.lives_us.kept(), [(2_004_100, 4_100)]);
         assert_eq!(closings.silent_ms.map(|h| h.len()), Some(1));
         assert_eq!(closings.ended_since_us.kept(), [4_000]);
