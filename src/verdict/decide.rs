@@ -107,7 +107,9 @@ pub(super) fn tracked_there(t: &Tally) -> String {
 
 /// Whether that of a host between is full.
 pub(super) fn tracked_between() -> String {
-    format!("on each host between: {TRACKED}")
+    format!(
+        "on each host between: {TRACKED}; conntrack -S (insert_failed: a NAT lacks ports)"
+    )
 }
 
 /// What would have decided, where nothing told of the server's host.

@@ -250,7 +250,11 @@ pub(super) fn limits_new(t: &Tally, e: &Evidence) -> Option<Draft> {
         Draft::likely(Code::PathLimitsNew, summary)
             .queue_facts(t, e)
             .seen(e, "dropped at this listener", "0", "SK_MEMINFO_DROPS")
-            .or(Code::PathConntrack, "a full table on a host between: conntrack -C there")
+            .or(
+                Code::PathConntrack,
+                "a full table on a host between, or a NAT that lacks ports: conntrack -C \
+                 there; conntrack -S (insert_failed)",
+            )
             .or(
                 Code::PathRateLimited,
                 "a rule that lets a few through by the minute: --patience 2m --time-limit 5m",

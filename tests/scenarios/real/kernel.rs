@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Controller, PLAIN, Remedy, Scenario, Scene, expect, set};
+use super::{Controller, PLAIN, Remedy, Scenario, Scene, Way, expect, set};
 
 pub(super) const ALL: &[&Scenario] = &[
     &COUNTING,
@@ -11,6 +11,7 @@ pub(super) const ALL: &[&Scenario] = &[
     &TWO_CAUSES,
     &TIME_WAIT,
     &BEHIND_A_PROXY,
+    &BEHIND_A_NAT,
     &BEHIND_A_PROXY_MUTE,
     &THREADS,
     &PROCESSES,
@@ -54,6 +55,21 @@ pub(super) const PER_SOURCE: Scenario = Scenario {
     remedy: Remedy::Asked {
         with: &["--max", "300", "--source", "127.0.1.0/24"],
         told: "--source 127.0.1.0/24",
+    },
+    ..COUNTING
+};
+
+/// One for each port that the router may give.
+pub(super) const BEHIND_A_NAT: Scenario = Scenario {
+    name: "a NAT with 100 ports between",
+    way: Way::Nat { ports: "20000-20099" },
+    arrange: |_| (),
+    neighbour: true,
+    here: expect("path.limits_new", "likely", 100..=100),
+    outside: expect("server.accept_queue", "possible", 100..=100),
+    remedy: Remedy::Done {
+        by: |scene| scene.renumber("20000-20999"),
+        told: "nft list ruleset",
     },
     ..COUNTING
 };

@@ -43,8 +43,8 @@ pub(crate) struct Scenario {
     /// The controller, where that needs a cgroup of its own, which not every host lets root
     /// make.
     cgroup: Option<Controller>,
-    /// How slow its link to other hosts is; without, it is as fast as this host.
-    round_trip: Option<Duration>,
+    /// What lies between it and other hosts.
+    way: Way,
     /// Its limit.
     limit: &'static str,
     /// Whether it is asked by HTTP.
@@ -72,6 +72,17 @@ enum User {
     Root,
     /// Some refuse root.
     Nobody,
+}
+
+/// What lies between a server and other hosts.
+#[derive(Clone, Copy)]
+enum Way {
+    /// A link as fast as this host.
+    Link,
+    /// One so slow.
+    Slow { round_trip: Duration },
+    /// A router that gives connections an address of its own, and these ports.
+    Nat { ports: &'static str },
 }
 
 /// A verdict, and the number of connections held.
@@ -119,7 +130,7 @@ const PLAIN: Scenario = Scenario {
     user: User::Root,
     arrange: |_| (),
     cgroup: None,
-    round_trip: None,
+    way: Way::Link,
     limit: "",
     http: false,
     neighbour: false,
@@ -174,7 +185,7 @@ impl Scenario {
         if !self.next.is_empty() {
             assert_eq!(here.text("/verdict/next/ceiling"), self.next, "{self}: {here}");
         }
-        if self.round_trip.is_some() {
+        if matches!(self.way, Way::Slow { .. }) {
             assert!(phantoms(&here) > 0, "{self}: {here}");
         }
         let outside = self.seen_from_outside()?;
@@ -331,6 +342,7 @@ scenarios! {
     a_user_may_start_no_more_threads: kernel::USER_THREADS,
     a_user_may_start_no_more_processes: kernel::USER_PROCESSES,
     ports_in_time_wait_are_not_given_anew: kernel::TIME_WAIT,
+    a_nat_between_has_no_more_ports: kernel::BEHIND_A_NAT,
     a_rule_counts: kernel::COUNTING,
     a_rule_counts_for_each_source: kernel::PER_SOURCE,
     phantoms_of_a_slow_link_are_not_held: web::FAR_AWAY,

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::cgroup::Cgroup;
-use super::{Scenario, User};
+use super::{Scenario, User, Way};
 use crate::fixtures::netns::Netns;
 use crate::fixtures::probing::children;
 use crate::fixtures::relay::{CLIENT, SERVER, Shape, SlowLink};
@@ -42,25 +42,46 @@ enum Link {
         server: Netns,
     },
     Slow(SlowLink),
+    Nat {
+        client: Netns,
+        router: Netns,
+        server: Netns,
+    },
 }
 
 impl Link {
     fn of(scenario: &Scenario) -> Option<Self> {
-        match scenario.round_trip {
-            Some(round_trip) => {
+        match scenario.way {
+            Way::Slow { round_trip } => {
                 let shape = Shape { round_trip, ..Shape::default() };
                 SlowLink::new(shape).map(Self::Slow)
             }
-            None => Netns::linked().map(|(client, server)| Self::Fast { client, server }),
+            Way::Nat { ports } => {
+                let [client, router, server] = Netns::routed()?;
+                router.run("nft", &["add table ip nat"]);
+                let chain = "{ type nat hook postrouting priority srcnat; }";
+                router.run("nft", &[&format!("add chain ip nat out {chain}")]);
+                give_ports(&router, ports);
+                Some(Self::Nat { client, router, server })
+            }
+            Way::Link => {
+                Netns::linked().map(|(client, server)| Self::Fast { client, server })
+            }
         }
     }
 
     fn server(&self) -> &Netns {
         match self {
-            Self::Fast { server, .. } => server,
+            Self::Fast { server, .. } | Self::Nat { server, .. } => server,
             Self::Slow(link) => &link.server,
         }
     }
+}
+
+/// A router's rule: what goes to a server gets these source ports.
+fn give_ports(router: &Netns, ports: &str) {
+    let to = format!("oifname eth1 tcp dport 2000 snat to 198.51.100.254:{ports}");
+    router.run("nft", &[&format!("add rule ip nat out {to}")]);
 }
 
 impl Scene {
@@ -115,7 +136,7 @@ impl Scene {
     /// Where who sees its packets alone is.
     pub(super) fn client(&self) -> &Netns {
         match &self.link {
-            Link::Fast { client, .. } => client,
+            Link::Fast { client, .. } | Link::Nat { client, .. } => client,
             Link::Slow(link) => &link.client,
         }
     }
@@ -124,7 +145,16 @@ impl Scene {
     pub(super) fn addresses(&self) -> [&'static str; 2] {
         match &self.link {
             Link::Fast { .. } => ["192.0.2.1", "192.0.2.2"],
+            Link::Nat { .. } => ["192.0.2.1", "198.51.100.2"],
             Link::Slow(_) => [CLIENT[0], SERVER[0]],
+        }
+    }
+
+    /// Gives the NAT before the server other ports.
+    pub(super) fn renumber(&self, ports: &str) {
+        if let Link::Nat { router, .. } = &self.link {
+            router.run("nft", &["flush chain ip nat out"]);
+            give_ports(router, ports);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{PLAIN, Scenario, expect, set};
+use super::{PLAIN, Scenario, Way, expect, set};
 
 pub(super) const ALL: &[&Scenario] = &[
     &NGINX,
@@ -166,7 +166,7 @@ server.errorlog = \"{dir}/log\"
 /// established is more than the server has.
 pub(super) const FAR_AWAY: Scenario = Scenario {
     name: "lighttpd, server.max-connections, over a link of 100 ms",
-    round_trip: Some(Duration::from_millis(100)),
+    way: Way::Slow { round_trip: Duration::from_millis(100) },
     neighbour: true,
     probe: &["--max", "300", "--rate", "200"],
     ..LIGHTTPD
