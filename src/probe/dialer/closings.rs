@@ -161,7 +161,7 @@ impl Dialer {
             (conn.established_us(), now_ms.wrapping_sub(conn.since));
         let (proof, reply, asked) = (conn.proof, conn.reply, conn.asked);
         let slow = conn.slow;
-        let held = lived_ms >= NEVER_HELD_MS && !came_late(conn, lived_ms);
+        let late = came_late(conn, lived_ms);
         let elder = self.elders.get(&place).copied();
         self.forget(place);
         let g = &self.gauges;
@@ -174,7 +174,7 @@ impl Dialer {
             if is_reset && slow {
                 bump(&g.slow_resets);
             }
-            if held && lived_ms >= YOUNG_MS {
+            if !late && lived_ms >= YOUNG_MS {
                 bump(&g.closed_old);
                 if reply.is_served() {
                     bump(&g.closed_served);
@@ -198,6 +198,7 @@ impl Dialer {
             let asked_ms = (now as u32).wrapping_sub(asked) / 1000;
             let dialing = self.shared.phase() == Phase::Fill;
             let silent_ms = if pings { asked_ms } else { lived_ms };
+            let held = !late && silent_ms >= NEVER_HELD_MS;
             self.closings.note(held.then_some(silent_ms), (now, since_us), dialing);
         }
     }
