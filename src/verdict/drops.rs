@@ -2,7 +2,9 @@
 
 use super::make::Draft;
 use super::tally::HABIT;
-use super::{Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally, decide, died};
+use super::{
+    Code, Evidence, ListenerSeen, ServerCounts, Stop, Tally, decide, died, turned_away,
+};
 use crate::host::process::ProcessView;
 use crate::render::{count, escaped, plural, seconds};
 
@@ -209,7 +211,9 @@ pub(super) fn random(t: &Tally, e: &Evidence) -> Option<Draft> {
     #[allow(clippy::cast_precision_loss)]
     let interleaved =
         between > 0.25 * t.held as f64 && between >= 5.0 && c.ended_after > 0.3;
-    if young < HABIT || young * 100 < t.established || !interleaved || full {
+    // A kernel may reset what does not fit into a queue (tcp_abort_on_overflow).
+    let aborts = t.closed_reset * 2 > t.ended() && turned_away::is_beside_phantoms(t);
+    if young < HABIT || young * 100 < t.established || !interleaved || full || aborts {
         return None;
     }
     let summary = format!(
@@ -483,6 +487,21 @@ mod tests {
         let ended_after = 0.0;
         let t = Tally { closings: Closings { ended_after, ..closings }, ..t };
         is(&t, &idle(), Code::ServerRejects, crate::record::Confidence::Certain);
+        // From outside RSTs among more phantoms may be the kernel's.
+        let outside = Tally { server: None, server_after: None, held: 152, ..t.clone() };
+        let closings = Closings { ended_after: 0.5, ..closings };
+        let resets = Tally {
+            closings,
+            closed_after_words: 0,
+            closed_reset: 100,
+            phantoms: 101,
+            established: 353,
+            stop: Stop::Plateau,
+            ..outside
+        };
+        is(&resets, &Evidence::default(), Code::ServerAcceptQueue, Possible);
+        let fewer = Tally { phantoms: 99, ..resets };
+        is(&fewer, &Evidence::default(), Code::ServerRandomDrop, Likely);
         // Without as many unknown ones, it is chance.
         let known = ServerCounts { accepted: 152, ..ServerCounts::default() };
         let (server, server_after) = (Some(known), Some(known));

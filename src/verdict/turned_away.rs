@@ -57,6 +57,18 @@ fn way(t: &Tally) -> Way {
     Way { code, how, ended, source, may_close }
 }
 
+/// Whether more are unknown to the server, or known by half, than it ended soon.
+pub(super) fn is_beside_phantoms(t: &Tally) -> bool {
+    young(t) < t.half_open + t.phantoms
+}
+
+/// Those that it ended soon. Those that came later and did not stay were turned away,
+/// however long they waited.
+fn young(t: &Tally) -> u64 {
+    let waited = if t.closings.spares_the_first() { 0 } else { t.closed_old };
+    t.ended().saturating_sub(waited)
+}
+
 /// Whether the server ended so many that this may be its limit.
 pub(super) fn is_frequent(t: &Tally) -> bool {
     t.ended() >= HABIT && t.ended().saturating_mul(10) >= t.established
@@ -82,14 +94,12 @@ pub(super) fn ended(draft: Draft, t: &Tally) -> Draft {
 
 /// New connections are closed, with or without words, or reset.
 pub(super) fn turned_away(t: &Tally, e: &Evidence) -> Option<Draft> {
-    // Those that came later and did not stay were turned away, however long they waited.
-    let waited = if t.closings.spares_the_first() { 0 } else { t.closed_old };
-    let young = t.ended().saturating_sub(waited);
+    let young = young(t);
     // A few that end for reasons of their own are not a limit, nor where more than these
     // are unknown to the server.
     if young == 0
         || young * 100 < t.established
-        || young < t.half_open + t.phantoms
+        || is_beside_phantoms(t)
         || ends_no_more(t, e)
         || e.listener.as_ref().is_some_and(|l| l.is_full() && !empties(t, l))
     {

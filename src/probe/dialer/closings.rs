@@ -138,10 +138,10 @@ fn up_to(most: u64) -> Histogram<u64> {
 /// a repeat shows as a segment more than the SYN-ACK and the end.
 fn came_late(conn: &Conn, lived_ms: u32) -> bool {
     let repeats_ms = (1..=6).map(|nth| ((1 << nth) - 1) * 1000);
-    let mut soon_after = repeats_ms.map(|at| at - SYN_ACK_EARLY_MS..at + at / 2);
+    let mut soon_after = repeats_ms.map(|at| at - SYN_ACK_EARLY_MS..at + at / 4);
     // What was asked is acknowledged, and so is a keepalive.
     if conn.reply != Reply::None
-        || conn.proof == Proof::True
+        || matches!(conn.proof, Proof::Probing | Proof::True)
         || !soon_after.any(|span| span.contains(&lived_ms))
     {
         return false;
