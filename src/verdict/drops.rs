@@ -60,7 +60,7 @@ pub(super) fn ended_while_held(t: &Tally, e: &Evidence) -> Option<Draft> {
     let c = &t.closings;
     // They live for less time than it takes to prove that they do.
     let none_stays = t.open == 0
-        && c.aged >= HABIT
+        && (c.aged >= HABIT || c.same_age())
         && c.aged.saturating_mul(10) >= t.ended().saturating_mul(9);
     // A server that is slow to turn new ones away ends what seemed to be held.
     let taken_back = t.stop == Stop::Losing && !c.spares_the_first();
@@ -322,6 +322,14 @@ mod tests {
         };
         let verdict = is(&t, &Evidence::default(), Code::ServerIdleTimeout, Possible);
         assert_eq!(verdict.alternatives[0].code, "server.evicts");
+        // A few of the same age tell as much.
+        let few = Tally { established: 6, closed_silent: 6, closed_old: 6, ..t.clone() };
+        let six =
+            |times| Tally { closings: Closings { aged: 6, ..times }, ..few.clone() };
+        let same = six(aged(1_327, 1_327, 1_330));
+        is(&same, &Evidence::default(), Code::ServerIdleTimeout, Likely);
+        let others = six(aged(1_000, 1_327, 2_330));
+        is(&others, &Evidence::default(), Code::ServerAcceptQueue, Possible);
         let ticks =
             Tally { closings: Closings { aged: 400, ..aged(4_351, 4_959, 5_855) }, ..t };
         is(&ticks, &Evidence::default(), Code::ServerIdleTimeout, Likely);
