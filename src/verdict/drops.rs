@@ -174,6 +174,8 @@ fn unclear(t: &Tally) -> Draft {
     Draft::possible(code, format!("The server ended {lost} of what it held {when}."))
         .fact("ended while held", lost, "FIN or RST from the server")
         .or(other, decides)
+        // Or it is slow to turn new ones away.
+        .or(turned_away::code(t), decide::queue(t))
         .advice("the server's idle timeout, or its limit on connections")
 }
 
@@ -299,7 +301,9 @@ mod tests {
         let verdict = is(&t, &idle(), Code::ServerIdleTimeout, Likely);
         assert!(verdict.summary.contains("silent for 2.0 s"), "{}", verdict.summary);
         let spread = Tally { closings: aged(200, 2_000, 4_000), ..t.clone() };
-        is(&spread, &idle(), Code::ServerIdleTimeout, Possible);
+        let unclear = is(&spread, &idle(), Code::ServerIdleTimeout, Possible);
+        let others: Vec<_> = unclear.alternatives.iter().map(|a| &a.code[..]).collect();
+        assert_eq!(others, ["server.evicts", "server.closes_new"]);
         // Redis looks once a second, and counts in whole ones.
         let ticks = Tally { closings: aged(4_351, 4_959, 5_855), ..t.clone() };
         is(&ticks, &idle(), Code::ServerIdleTimeout, Likely);

@@ -84,6 +84,11 @@ fn empties(t: &Tally, listener: &ListenerSeen) -> bool {
     })
 }
 
+/// What the way in which most were ended is called, where that is the limit.
+pub(super) fn code(t: &Tally) -> Code {
+    way(t).code
+}
+
 /// Says that the server ended some, where that may be the limit.
 pub(super) fn ended(draft: Draft, t: &Tally) -> Draft {
     let Way { code, source, .. } = way(t);
